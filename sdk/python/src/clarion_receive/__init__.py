@@ -1,0 +1,1 @@
+"""Verify webhooks sent by Clarion."""

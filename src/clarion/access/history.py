@@ -1,0 +1,55 @@
+"""Who changed what, when, and what it was before: written in the transaction of the change itself.
+
+Secrets never come here: callers hand over what they would show to every reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from clarion.access.principal import Principal
+from clarion.database import tables
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing done to one object; `before` and `after` are JSON objects, absent for a side that there is none of."""
+
+    action: str
+    object_type: str
+    object_id: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+
+
+async def record(connection: AsyncConnection, principal: Principal, entries: Sequence[Entry]) -> None:
+    """Append the entries with the principal's name and the database's time."""
+    if not entries:
+        return
+    await connection.execute(
+        insert(tables.history),
+        [
+            {
+                "organisation_id": principal.organisation_id,
+                "client_id": principal.client_id,
+                "client_name": principal.name,
+                "action": entry.action,
+                "object_type": entry.object_type,
+                "object_id": entry.object_id,
+                "before": None if entry.before is None else dict(entry.before),
+                "after": None if entry.after is None else dict(entry.after),
+            }
+            for entry in entries
+        ],
+    )
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both sides, cut to the members that differ."""
+    changed = [name for name in after if before.get(name) != after[name]]
+    return {name: before.get(name) for name in changed}, {name: after[name] for name in changed}

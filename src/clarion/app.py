@@ -1,0 +1,224 @@
+"""The composition root: what is needed to run, made once and handed down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+import psycopg
+
+from clarion.core.errors import EnvironmentRefused, StoreUnavailable
+from clarion.core.settings import Settings
+from clarion.core.system import SystemClock, SystemRandom
+from clarion.database import pool
+from clarion.database.address import DatabaseAddress
+from clarion.database.check import check_server, connect
+from clarion.database.embedded import opened
+from clarion.database.migrate import adopt, assert_migrated, identity_mismatch, migrate
+from clarion.database.roles import Roles, read_roles
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_database(settings: Settings, *, progress: Callable[[str], None] = lambda _: None) -> Iterator[DatabaseAddress]:
+    """The database of these settings, ready to be worked with.
+
+    The embedded server is started or joined, and migrated; a database of the user's own must have been migrated.
+    Raises EnvironmentRefused.
+    """
+    url = settings.database_url.get_secret_value() if settings.database_url is not None else None
+    with opened(url, settings.data_dir) as address:
+        if url is None:
+            prepare_database(address, progress=progress)
+        else:
+            with connect(address, autocommit=True) as connection:
+                check_server(connection)
+            assert_migrated(address)
+        yield address
+
+
+def prepare_database(address: DatabaseAddress, *, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Bring the schema up to date and register Clarion's own resources. Raises EnvironmentRefused."""
+    from clarion.capture.attach import OWN_RESOURCES, attach
+
+    migrate(address, progress=progress)
+    with connect(address) as connection:
+        present = {row[0] for row in connection.execute("SELECT name FROM clarion.resources").fetchall()}
+        missing = [own for own in OWN_RESOURCES if own.resource not in present]
+        if missing:
+            attach(connection, missing)
+
+
+def load_secret_key(settings: Settings, connection: psycopg.Connection[Any]) -> bytes:
+    """The key-encryption key, after comparing its fingerprint with the database's.
+
+    It is made here only at the first start on an embedded server. Raises EnvironmentRefused for a missing or other key.
+    """
+    from clarion.sender.seal import create_key, fingerprint, load_key
+
+    path = settings.secret_key_path
+    row = connection.execute("SELECT secret_key_fingerprint FROM clarion.deployment").fetchone()
+    stored = row[0] if row else None
+    if stored is None and settings.database_url is None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_key(path, SystemRandom())
+    key = load_key(path)
+    if stored is None:
+        connection.execute("UPDATE clarion.deployment SET secret_key_fingerprint = %s", (fingerprint(key),))
+        connection.commit()
+    elif stored != fingerprint(key):
+        raise EnvironmentRefused(
+            f"{path} is not the key that this database's secrets are sealed with",
+            "point CLARION_SECRET_KEY_FILE at the key that was in use; nothing was changed",
+        )
+    return key
+
+
+def settle_identity(connection: psycopg.Connection[Any], *, adopting: bool) -> str | None:
+    """Why nothing may be delivered from this database, or None. `adopting` makes it a new incarnation instead."""
+    mismatch = identity_mismatch(connection)
+    if mismatch is not None and adopting:
+        _log.warning("adopted as incarnation %s: %s", adopt(connection), mismatch)
+        return None
+    return mismatch
+
+
+def bootstrap(settings: Settings, address: DatabaseAddress) -> None:
+    """Make organisation `default` and client `bootstrap` for CLARION_BOOTSTRAP_API_KEY, if it is set."""
+    if settings.bootstrap_api_key is None:
+        return
+    import sqlalchemy
+
+    from clarion.access.clients import ensure_bootstrap
+
+    engine = sqlalchemy.create_engine(address.sqlalchemy("psycopg"), poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        ensure_bootstrap(connection, settings.bootstrap_api_key.get_secret_value())
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The API's listening socket. Raises EnvironmentRefused if the address cannot be had."""
+    try:
+        found = socket.getaddrinfo(
+            settings.listen_host, settings.listen_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listening = socket.create_server(found[0][4][:2], family=found[0][0], backlog=2048)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentRefused(
+            f"cannot listen on {settings.listen}: {reason}",
+            "end the program that uses the port, or set CLARION_LISTEN to another host:port",
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+# ---------------------------------------------------------------- the roles of one process
+
+
+def _connecting(address: DatabaseAddress, role: str | None) -> Callable[[str], Any]:
+    async def open_session(name: str) -> asyncpg.Connection:
+        return await pool.connect(address, role=role, name=name)
+
+    return open_session
+
+
+@asynccontextmanager
+async def _maintained(address: DatabaseAddress, roles: Roles) -> AsyncIterator[None]:
+    """Maintenance beside whatever runs inside; its sessions are opened again when lost."""
+    from clarion.database.maintenance import maintain
+
+    async def forever() -> None:
+        while True:
+            connection: asyncpg.Connection | None = None
+            try:
+                connection = await pool.connect(address, role=roles.owner, name="maintenance")
+                await maintain(connection)
+            except StoreUnavailable as error:
+                _log.warning("maintenance starts again: %s", error)
+                await asyncio.sleep(1)
+            finally:
+                await pool.close(connection)
+
+    task = asyncio.create_task(forever(), name="maintenance")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def run_engine(
+    settings: Settings,
+    address: DatabaseAddress,
+    roles_wanted: frozenset[str],
+    stopping: asyncio.Event,
+    working: Callable[[str, bool], None],
+) -> None:
+    """Router and delivery (those of `roles_wanted`) in this event loop, until `stopping`."""
+    from clarion.delivery.run import run_delivery
+    from clarion.routing.router import run_router
+    from clarion.sender.seal import Sealer
+    from clarion.sender.send import Sender
+
+    clock, random = SystemClock(), SystemRandom()
+    with connect(address) as connection:
+        roles = read_roles(connection)
+        key = load_secret_key(settings, connection) if "delivery" in roles_wanted else b""
+    engine, login = _connecting(address, roles.engine), _connecting(address, None)
+    jobs = []
+    sender: Sender | None = None
+    if "router" in roles_wanted:
+        jobs.append(
+            run_router(engine, login, clock, random, stopping, working=lambda active: working("router", active))
+        )
+    if "delivery" in roles_wanted:
+        sender = Sender(clock, allowed_networks=settings.allowed_networks, ca_file=settings.ca_file)
+        jobs.append(
+            run_delivery(
+                engine,
+                login,
+                socket.gethostname(),
+                sender,
+                Sealer(key, random),
+                clock,
+                random,
+                stopping,
+                working=lambda active: working("delivery", active),
+            )
+        )
+    try:
+        async with _maintained(address, roles):
+            tasks = [asyncio.ensure_future(job) for job in jobs]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        if sender is not None:
+            await sender.close()
+
+
+async def run_api(
+    settings: Settings,
+    address: DatabaseAddress,
+    listening: socket.socket,
+    stopping: asyncio.Event,
+    started: Callable[[], None],
+) -> None:
+    """The API in this event loop, until `stopping`."""
+    from clarion.api.server import serve_api
+    from clarion.sender.seal import Sealer
+
+    clock, random = SystemClock(), SystemRandom()
+    with connect(address) as connection:
+        key = load_secret_key(settings, connection)
+    await serve_api(settings, address, listening, clock, random, Sealer(key, random), stopping, started)

@@ -1,0 +1,270 @@
+"""Triggers on: from the moment `attach` commits, no write to the table passes Clarion by.
+
+The table keeps its owner, its columns and its speed; it gains one row trigger and one that refuses TRUNCATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from clarion.core.errors import EnvironmentRefused, UsageInvalid
+from clarion.database.roles import Roles, read_roles
+
+# AFTER triggers fire in the order of their names; this one comes before any name that an application is likely to give.
+TRIGGER = "!clarion_capture"
+TRUNCATE_TRIGGER = "!clarion_truncate"
+
+_FUNCTION = files("clarion.capture").joinpath("attach.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A table and what its changes are called.
+
+    `key_columns` empty means the primary key. Rows belong to the fixed `organisation` (made if absent), unless
+    `organisation_column` names a text column with the organisation's name, or `organisation_id_column` one with its id.
+    """
+
+    resource: str
+    table: str
+    schema: str = "public"
+    singular: str | None = None
+    description: str = ""
+    key_columns: tuple[str, ...] = ()
+    excluded_columns: tuple[str, ...] = ()
+    organisation: str | None = "default"
+    organisation_column: str | None = None
+    organisation_id_column: str | None = None
+
+
+OWN_RESOURCES = (
+    Attachment(
+        resource="WEBHOOK_RECEIVERS",
+        singular="WEBHOOK_RECEIVER",
+        schema="clarion",
+        table="receivers",
+        description="Registered HTTPS endpoints that webhooks are sent to.",
+        excluded_columns=("shared_secret_sealed", "shared_secret_hint"),
+        organisation=None,
+        organisation_id_column="organisation_id",
+    ),
+    Attachment(
+        resource="WEBHOOK_SUBSCRIPTIONS",
+        singular="WEBHOOK_SUBSCRIPTION",
+        schema="clarion",
+        table="subscriptions",
+        description="Pairs of resource and action that a receiver listens for.",
+        organisation=None,
+        organisation_id_column="organisation_id",
+    ),
+    Attachment(
+        resource="WEBHOOK_HEADERS",
+        singular="WEBHOOK_HEADER",
+        schema="clarion",
+        table="headers",
+        description="Custom HTTP headers of a receiver; their values are never part of a change.",
+        excluded_columns=("value_sealed",),
+        organisation=None,
+        organisation_id_column="organisation_id",
+    ),
+)
+"""Clarion's own objects, which integrators can subscribe to like any other."""
+
+
+def attach(connection: psycopg.Connection[Any], attachments: Sequence[Attachment]) -> None:
+    """Register the tables as resources and put their triggers on, in one transaction; again without harm.
+
+    Raises UsageInvalid for a table or column that cannot be attached, EnvironmentRefused for missing rights and
+    for a table that stays locked by others.
+    """
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('clarion.attach'))")
+            connection.execute("SET LOCAL lock_timeout = '10s'")
+            roles = read_roles(connection)
+            schema_grant = sql.SQL("{} CREATE ON SCHEMA clarion {} {}")
+            capture = sql.Identifier(roles.capture)
+            connection.execute(schema_grant.format(sql.SQL("GRANT"), sql.SQL("TO"), capture))
+            for attachment in attachments:
+                _attach_one(connection, attachment, roles)
+            if roles.capture != roles.owner:
+                # The right to create is needed to hand the functions over, and for nothing after.
+                connection.execute(schema_grant.format(sql.SQL("REVOKE"), sql.SQL("FROM"), capture))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise EnvironmentRefused(
+            f"attach: {error.diag.message_primary}",
+            "run it as the owner of the table who is also a member of Clarion's owner and capture roles",
+        ) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise EnvironmentRefused(
+            "attach: a table stayed locked by another transaction for 10 s", "end that transaction or try again later"
+        ) from error
+
+
+def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, roles: Roles) -> None:
+    columns = _columns(connection, attachment)
+    keys = attachment.key_columns or _primary_key(connection, attachment)
+    _check(connection, attachment, columns, keys)
+    organisation_id = _organisation_id(connection, attachment.organisation)
+    _register(connection, attachment, keys, organisation_id)
+    function = f"capture_{attachment.resource.lower()}"
+    connection.execute(_function_of(attachment, function, columns, keys, organisation_id))
+    names = {
+        "function": sql.Identifier("clarion", function),
+        "table": sql.Identifier(attachment.schema, attachment.table),
+        "trigger": sql.Identifier(TRIGGER),
+        "truncate": sql.Identifier(TRUNCATE_TRIGGER),
+        "capture": sql.Identifier(roles.capture),
+    }
+    for statement in (
+        "REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
+        "ALTER FUNCTION {function}() OWNER TO {capture}",
+        "CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table}"
+        " FOR EACH ROW EXECUTE FUNCTION {function}()",
+        "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION clarion.refuse_truncate()",
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate}",
+    ):
+        connection.execute(sql.SQL(cast("LiteralString", statement)).format(**names))
+
+
+def _columns(connection: psycopg.Connection[Any], attachment: Attachment) -> list[str]:
+    rows = connection.execute(
+        """SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+           ORDER BY a.attnum""",
+        (attachment.schema, attachment.table),
+    ).fetchall()
+    if not rows:
+        raise UsageInvalid(
+            f"attach: there is no table {attachment.schema}.{attachment.table}",
+            "name it as schema.table; views have no changes",
+        )
+    return [row[0] for row in rows]
+
+
+def _primary_key(connection: psycopg.Connection[Any], attachment: Attachment) -> tuple[str, ...]:
+    rows = connection.execute(
+        """SELECT a.attname FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+           WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass AND i.indisprimary ORDER BY k.place""",
+        (attachment.schema, attachment.table),
+    ).fetchall()
+    if not rows:
+        raise UsageInvalid(
+            f"attach: {attachment.schema}.{attachment.table} has no primary key",
+            "name the columns of a unique, not null, not deferrable key",
+        )
+    return tuple(row[0] for row in rows)
+
+
+def _check(
+    connection: psycopg.Connection[Any], attachment: Attachment, columns: Sequence[str], keys: Sequence[str]
+) -> None:
+    organisation_columns = [c for c in (attachment.organisation_column, attachment.organisation_id_column) if c]
+    for column in (*keys, *attachment.excluded_columns, *organisation_columns):
+        if column not in columns:
+            raise UsageInvalid(f"attach: {attachment.schema}.{attachment.table} has no column {column}")
+    if set(keys) & set(attachment.excluded_columns):
+        raise UsageInvalid("attach: a key column cannot be excluded")
+    if not organisation_columns and attachment.organisation is None:
+        raise UsageInvalid("attach: name an organisation, or the column that holds it")
+    found = connection.execute(
+        """SELECT 1 FROM pg_index i
+           WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass
+             AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+             AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text) FROM pg_attribute a
+                  WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]) AND a.attnotnull)
+                 = (SELECT array_agg(k ORDER BY k) FROM unnest(%s::text[]) k)""",
+        (attachment.schema, attachment.table, list(keys)),
+    ).fetchone()
+    if found is None:
+        raise UsageInvalid(
+            f"attach: ({', '.join(keys)}) is no unique, not null, not deferrable key of {attachment.schema}.{attachment.table}",
+            "without one the order of an object's changes cannot be kept",
+        )
+
+
+def _organisation_id(connection: psycopg.Connection[Any], name: str | None) -> int | None:
+    if name is None:
+        return None
+    connection.execute("INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT (name) DO NOTHING", (name,))
+    row = connection.execute("SELECT id FROM clarion.organisations WHERE name = %s", (name,)).fetchone()
+    return cast("tuple[int]", row)[0]
+
+
+def _register(
+    connection: psycopg.Connection[Any], attachment: Attachment, keys: Sequence[str], organisation_id: int | None
+) -> None:
+    connection.execute(
+        """INSERT INTO clarion.resources (name, singular, description, schema_name, table_name, key_columns, excluded_columns,
+                                          organisation_column, organisation_id)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (name) DO UPDATE SET (singular, description, schema_name, table_name, key_columns, excluded_columns,
+                                             organisation_column, organisation_id)
+               = (excluded.singular, excluded.description, excluded.schema_name, excluded.table_name, excluded.key_columns,
+                  excluded.excluded_columns, excluded.organisation_column, excluded.organisation_id)""",
+        (
+            attachment.resource,
+            attachment.singular,
+            attachment.description or f"Rows of {attachment.schema}.{attachment.table}.",
+            attachment.schema,
+            attachment.table,
+            list(keys),
+            list(attachment.excluded_columns),
+            attachment.organisation_column or attachment.organisation_id_column,
+            organisation_id,
+        ),
+    )
+
+
+def _function_of(
+    attachment: Attachment, function: str, columns: Sequence[str], keys: Sequence[str], organisation_id: int | None
+) -> sql.Composed:
+    """The statement that makes the trigger function, from attach.sql."""
+    parts: dict[str, sql.Composable] = {
+        "function": sql.Identifier(function),
+        "resource": sql.Literal(attachment.resource),
+    }
+    for side, record in (("old", sql.SQL("OLD")), ("new", sql.SQL("NEW"))):
+        parts[f"key_{side}"] = _key(record, keys)
+        parts[f"row_{side}"] = _row(record, [c for c in columns if c not in attachment.excluded_columns], len(columns))
+        organisation: sql.Composable = sql.SQL("NULL")
+        identity: sql.Composable = sql.Literal(organisation_id)
+        if attachment.organisation_column:
+            organisation = sql.SQL("{}.{}::text").format(record, sql.Identifier(attachment.organisation_column))
+            identity = sql.SQL("NULL")
+        elif attachment.organisation_id_column:
+            identity = sql.SQL("{}.{}").format(record, sql.Identifier(attachment.organisation_id_column))
+        parts[f"organisation_{side}"] = organisation
+        parts[f"organisation_id_{side}"] = identity
+    identifying = [c for c in (*keys, attachment.organisation_column, attachment.organisation_id_column) if c]
+    parts["moved"] = sql.SQL(" OR ").join(
+        # As text, because an application's type may come with an equality that is no identity.
+        sql.SQL("OLD.{0}::text IS DISTINCT FROM NEW.{0}::text").format(sql.Identifier(column))
+        for column in identifying
+    )
+    return sql.SQL(cast("LiteralString", _FUNCTION)).format(**parts)
+
+
+def _key(record: sql.Composable, keys: Sequence[str]) -> sql.Composable:
+    """The object id: the key column as text, or a JSON array of several as text."""
+    values = [sql.SQL("{}.{}::text").format(record, sql.Identifier(key)) for key in keys]
+    if len(values) == 1:
+        return values[0]
+    return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(values))
+
+
+def _row(record: sql.Composable, columns: Sequence[str], columns_count: int) -> sql.Composable:
+    """The row as JSON text, without the excluded columns."""
+    if len(columns) == columns_count:
+        return sql.SQL("row_to_json({})::text").format(record)
+    kept = sql.SQL(", ").join(sql.SQL("{}.{}").format(record, sql.Identifier(column)) for column in columns)
+    return sql.SQL("(SELECT row_to_json(kept)::text FROM (SELECT {}) AS kept)").format(kept)

@@ -1,0 +1,92 @@
+"""One process of `clarion serve`: started by the supervisor, never by hand.
+
+    python -m clarion.child CONTROL_FD LISTEN_FD ROLES
+
+The control socket carries `ready` lines up, and its end means that the parent died: then this process ends too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+
+import uvloop
+
+from clarion.core.errors import ClarionError
+from clarion.core.settings import load_settings
+from clarion.database.address import DatabaseAddress
+from clarion.telemetry.log import configure
+
+_log = logging.getLogger(__name__)
+
+ORPHAN_GRACE_S = 1.0
+STANDBY_COUNTS_AS_READY_S = 1.5
+
+
+async def _run(control: socket.socket, listen_fd: int, roles: frozenset[str]) -> None:
+    from clarion.app import run_api, run_engine
+
+    settings = load_settings()
+    assert settings.database_url is not None, "the supervisor hands the address down"
+    address = DatabaseAddress(settings.database_url.get_secret_value())
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    # Ctrl-C reaches the whole process group; the supervisor decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control.setblocking(False)
+
+    def parent_spoke() -> None:
+        if control.recv(1) == b"":
+            loop.remove_reader(control)
+            _log.warning("the parent process is gone; ending")
+            stopping.set()
+            loop.call_later(ORPHAN_GRACE_S, os._exit, 1)
+
+    loop.add_reader(control, parent_spoke)
+    active: set[str] = set()
+    told = False
+
+    def ready() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            gc.collect()
+            gc.freeze()
+            control.send(b"ready\n")
+
+    def working(role: str, now: bool) -> None:
+        (active.add if now else active.discard)(role)
+        if roles <= active:
+            ready()
+
+    job: Coroutine[None, None, None]
+    if "api" in roles:
+        job = run_api(settings, address, socket.socket(fileno=listen_fd), stopping, ready)
+    else:
+        job = run_engine(settings, address, roles, stopping, working)
+        loop.call_later(STANDBY_COUNTS_AS_READY_S, ready)
+    await job
+
+
+def main() -> int:
+    """Run the roles of the command line; the exit code."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    roles = frozenset(sys.argv[3].split(","))
+    try:
+        configure(load_settings().log_level, "+".join(sorted(roles)))
+        uvloop.run(_run(control, int(sys.argv[2]), roles))
+    except ClarionError as error:
+        _log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

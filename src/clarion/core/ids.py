@@ -1,0 +1,23 @@
+"""Names for the numbers that cross module borders, so that a checker keeps them apart."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+OrganisationId = NewType("OrganisationId", int)
+ClientId = NewType("ClientId", int)
+ReceiverId = NewType("ReceiverId", int)
+SubscriptionId = NewType("SubscriptionId", int)
+EventId = NewType("EventId", int)
+QueueId = NewType("QueueId", int)
+Position = NewType("Position", int)
+ResourceName = NewType("ResourceName", str)
+Lane = NewType("Lane", int)
+
+SHARDS_COUNT = 64
+"""Hash slices of receivers; fixed, because the shard is stored with each queue row."""
+
+
+def shard_of(receiver_id: ReceiverId) -> int:
+    """The receiver's shard, in [0, SHARDS_COUNT)."""
+    return receiver_id % SHARDS_COUNT

@@ -1,0 +1,106 @@
+"""Settings of the process, from the environment (`CLARION_*`). `clarion settings` prints this list."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clarion.core.errors import UsageInvalid
+
+Network = IPv4Network | IPv6Network
+
+
+def _split(value: object) -> object:
+    """Comma-separated text as a list; empty text means none."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+class Settings(BaseSettings):
+    """One value per `CLARION_*` variable. Lists are comma-separated, empty means none."""
+
+    model_config = SettingsConfigDict(env_prefix="CLARION_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 15 or newer to use; without it an embedded server runs in the data directory"
+    )
+    data_dir: Path = Field(Path(".clarion"), description="Directory of the embedded server and of the encryption key")
+    listen: str = Field("127.0.0.1:8400", description="host:port of the API")
+    bootstrap_api_key: SecretStr | None = Field(
+        None,
+        description="At least 32 characters; makes organisation `default` and its administrator `bootstrap` at start",
+    )
+    allowed_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="Networks (CIDR) that receivers may live in although policy forbids them, on any port"
+    )
+    ca_file: Path | None = Field(
+        None, description="Extra certificate authorities (PEM) that receivers' certificates may come from"
+    )
+    secret_key_file: Path | None = Field(
+        None, description="Key-encryption key, 32 bytes in base64; default `secret.key` in the data directory"
+    )
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
+
+    @field_validator("database_url", "bootstrap_api_key", "ca_file", "secret_key_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("allowed_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        parts = _split(value)
+        return tuple(ip_network(part) for part in parts) if isinstance(parts, list) else parts
+
+    @field_validator("bootstrap_api_key")
+    @classmethod
+    def _key_is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_address(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be host:port, for example 127.0.0.1:8400")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _level_is_known(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @property
+    def listen_host(self) -> str:
+        """The host part of `listen`, without the brackets of an IPv6 literal."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        """The port part of `listen`; 0 lets the system choose."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def secret_key_path(self) -> Path:
+        """Where the key-encryption key is expected."""
+        return self.secret_key_file or self.data_dir / "secret.key"
+
+
+def load_settings() -> Settings:
+    """The settings of this process. Raises UsageInvalid naming the variable and what is wrong with it."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "CLARION_" + "_".join(str(part) for part in first["loc"]).upper()
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageInvalid(f"{name}: {reason}", "`clarion settings` lists the settings and their meaning") from error

@@ -1,0 +1,85 @@
+"""asyncpg connections of the hot path. The driver's errors become ours here, so that no stage knows asyncpg's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from clarion.core.errors import Fenced, InvariantBroken, StoreUnavailable
+
+if TYPE_CHECKING:
+    from clarion.database.address import DatabaseAddress
+
+BATCH_ABORTED = "CL001"
+"""SQLSTATE raised by clarion.abort_batch."""
+
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    ConnectionError,
+    OSError,
+    TimeoutError,
+)
+
+
+class BatchAborted(StoreUnavailable):
+    """A compare-and-set inside a batch statement did not hold; nothing of the batch stayed."""
+
+
+@contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Translate the driver's errors: BatchAborted, Fenced, StoreUnavailable (may be tried again) or InvariantBroken."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == BATCH_ABORTED:
+            if "fenced" in str(error):
+                raise Fenced(f"{doing}: {error}") from error
+            raise BatchAborted(f"{doing}: {error}") from error
+        if isinstance(error, _LOST):
+            raise StoreUnavailable(f"{doing}: {error}") from error
+        raise InvariantBroken(f"{doing}: {type(error).__name__}: {error}") from error
+    except _LOST as error:
+        raise StoreUnavailable(f"{doing}: {error or type(error).__name__}") from error
+
+
+async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> asyncpg.Connection:
+    """One connection, acting as `role` if given. `name` shows in pg_stat_activity. Raises StoreUnavailable."""
+    settings = {
+        "application_name": f"clarion {name}",
+        "timezone": "UTC",
+        # A host that died without a word must not keep its session locks for hours.
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "idle_in_transaction_session_timeout": "30s",
+        "jit": "off",
+    }
+    with store_errors(f"connect ({name})"):
+        connection: asyncpg.Connection = await asyncpg.connect(
+            address.url, server_settings=settings, timeout=10, statement_cache_size=200
+        )
+        if role is not None:
+            await connection.execute(f"SET ROLE {_identifier(role)}")
+        return connection
+
+
+async def close(connection: asyncpg.Connection | None) -> None:
+    """End the session, politely if the server answers within two seconds; never raises."""
+    if connection is None or connection.is_closed():
+        return
+    try:
+        await asyncio.wait_for(connection.close(), 2)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        connection.terminate()
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

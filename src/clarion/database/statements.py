@@ -1,0 +1,20 @@
+"""Statements in `.sql` files, by name."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+_HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def load_statements(package: str, file_name: str) -> dict[str, str]:
+    """The file's statements by the name in their `-- name: ` line, comments kept for the server's logs.
+
+    Raises ValueError if a name occurs twice.
+    """
+    parts = _HEADER.split(files(package).joinpath(file_name).read_text(encoding="utf-8"))
+    names, bodies = parts[1::2], parts[2::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{package}/{file_name}: a statement's name occurs twice")
+    return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}

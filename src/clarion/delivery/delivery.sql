@@ -1,0 +1,118 @@
+-- The delivery worker's statements.
+
+-- name: load_tail
+-- New rows of owned shards with their changes. In: shards, last queue id, receivers to leave out, limit.
+-- Index: queue_pkey, ledger's partitions by position.
+SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
+       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+WHERE q.shard = ANY ($1::smallint[]) AND q.queue_id > $2 AND q.receiver_id <> ALL ($3::bigint[])
+ORDER BY q.queue_id LIMIT $4;
+
+-- name: load_receiver
+-- Further rows of one receiver. In: receiver, last queue id, limit. Index: queue_of_receiver.
+SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
+       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+WHERE q.receiver_id = $1 AND q.queue_id > $2
+ORDER BY q.queue_id LIMIT $3;
+
+-- name: settle
+-- Attempts stored, ended events moved to history, failed ones given their next time; whole or not at all.
+-- The worker's own row is the fence: a take-over ends that row before it touches anything else.
+-- Safe to repeat after an answer was lost: rows already settled are left as they are.
+WITH fence AS (
+    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
+), ended AS (
+    DELETE FROM clarion.queue q
+    USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bytea[])
+          AS n (queue_id, status, reason, attempts_count, body_sha256)
+    WHERE q.queue_id = n.queue_id
+    RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence, q.render_version,
+              n.status, n.reason, n.attempts_count, n.body_sha256
+), recorded AS (
+    INSERT INTO clarion.events (event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, settled_at,
+                                status, reason, attempts_count, render_version, body_sha256)
+    SELECT event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, clock_timestamp(),
+           status, reason, attempts_count, render_version, body_sha256
+    FROM ended
+), postponed AS (
+    UPDATE clarion.queue q
+    SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
+        first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
+    FROM fence, unnest($7::bigint[], $8::timestamptz[], $9::smallint[], $10::smallint[], $11::timestamptz[], $12::bytea[])
+         AS n (queue_id, due_at, attempts_count, spent_count, first_failed_at, body_sha256)
+    WHERE q.queue_id = n.queue_id
+), attempted AS (
+    INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
+                                  response_headers, response_body, error, source_address, peer_address)
+    SELECT n.event_id, n.round, n.number, n.organisation_id, n.started_at, n.duration_ms, n.status_code, n.outcome,
+           n.response_headers, n.response_body, n.error, n.source_address, n.peer_address
+    FROM fence, unnest($13::bigint[], $14::smallint[], $15::smallint[], $16::bigint[], $17::timestamptz[], $18::integer[],
+                       $19::smallint[], $20::text[], $21::text[], $22::bytea[], $23::text[], $24::text[], $25::text[])
+         AS n (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
+               response_headers, response_body, error, source_address, peer_address)
+    ON CONFLICT DO NOTHING
+)
+SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker was taken over') END;
+
+-- name: configuration_version
+SELECT version FROM clarion.configuration;
+
+-- name: receivers
+-- Live receivers with their sealed secrets and headers.
+SELECT r.id, r.organisation_id, r.webhook_uri, r.content_type, r.expected_response_code, r.active, r.retry_schedule,
+       r.timeout_seconds, r.concurrency, r.rate_limit_per_second, r.ordering, r.lane_block_max_seconds, r.signatures,
+       r.shared_secret_sealed,
+       coalesce((SELECT array_agg(h.key ORDER BY h.id) FROM clarion.headers h WHERE h.receiver_id = r.id), '{}') AS header_keys,
+       coalesce((SELECT array_agg(h.value_sealed ORDER BY h.id) FROM clarion.headers h WHERE h.receiver_id = r.id), '{}')
+           AS header_values_sealed
+FROM clarion.receivers r WHERE r.deleted IS NULL;
+
+-- name: subscriptions
+SELECT id, expires_after_seconds FROM clarion.subscriptions WHERE deleted IS NULL;
+
+-- name: disable
+-- In: receiver, reason. A receiver that its owner paused meanwhile keeps that reason.
+UPDATE clarion.receivers
+SET active = false, disabled_reason = $2, etag = replace(gen_random_uuid()::text, '-', ''), updated = clock_timestamp()
+WHERE id = $1 AND active;
+
+-- name: lock
+-- Session lock of the worker that owns all shards.
+SELECT pg_try_advisory_lock(1129071954, 2);
+
+-- name: take_over
+-- Ends every worker that was, then owns all shards. In: name, pid of the locking session. Out: the worker's id.
+WITH ended AS (
+    UPDATE clarion.workers SET ended_at = clock_timestamp() WHERE ended_at IS NULL RETURNING id
+), mine AS (
+    INSERT INTO clarion.workers (name, backend_pid) SELECT $1, $2 FROM (SELECT count(*) FROM ended) AS first RETURNING id
+), owned AS (
+    UPDATE clarion.shards SET worker_id = mine.id FROM mine
+)
+SELECT id FROM mine;
+
+-- name: beat
+-- In: worker. Out: the database's clock; no row if the worker was ended.
+UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL RETURNING beat_at;
+
+-- name: release
+UPDATE clarion.workers SET ended_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL;
+
+-- name: frozen
+-- The pid of a worker's session that holds the lock and has not beaten for $1 seconds; no row if all is well.
+SELECT w.backend_pid FROM clarion.workers w
+JOIN pg_locks l ON l.pid = w.backend_pid AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 2
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+WHERE w.ended_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => $1);
+
+-- name: end_session
+SELECT pg_terminate_backend($1);
+
+-- name: incarnation
+SELECT incarnation FROM clarion.deployment;

@@ -1,0 +1,75 @@
+"""The Event value as the engine holds it, and the table of its states. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum
+
+from clarion.ledger.change import Change
+
+
+class State(Enum):
+    """Where an open event stands in memory."""
+
+    WAITING = "behind its lane's head, or due later, or its receiver is not taking requests"
+    READY = "may be sent as soon as its receiver and this worker have room"
+    IN_FLIGHT = "a request for it is under way"
+    SETTLING = "its outcome is being stored"
+    GONE = "its end is stored"
+
+
+TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
+    {
+        (State.WAITING, State.READY),  # became head and due
+        (State.READY, State.IN_FLIGHT),  # sent
+        (State.READY, State.SETTLING),  # ended without a request: expired or cancelled
+        (State.WAITING, State.SETTLING),  # likewise, while it waited
+        (State.IN_FLIGHT, State.SETTLING),  # answered, or failed
+        (State.SETTLING, State.WAITING),  # to be tried again
+        (State.SETTLING, State.GONE),  # ended
+    }
+)
+"""Every step that an event may take; the engine refuses all others as a bug of its own."""
+
+
+class Status(StrEnum):
+    """How an event ended."""
+
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+
+
+class Reason(StrEnum):
+    """Why it ended so."""
+
+    SUCCEEDED = "SUCCEEDED"
+    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    BODY_CHANGED = "BODY_CHANGED"
+    EXPIRED = "EXPIRED"
+    RECEIVER_DELETED = "RECEIVER_DELETED"
+    SUBSCRIPTION_DELETED = "SUBSCRIPTION_DELETED"
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One open event with its change. What has a default changes as it is tried."""
+
+    queue_id: int
+    event_id: int
+    round: int
+    organisation_id: int
+    receiver_id: int
+    subscription_id: int
+    sequence: int
+    lane: int
+    change: Change
+    attempts_count: int = 0
+    spent_count: int = 0
+    due_at: datetime | None = None
+    first_failed_at: datetime | None = None
+    body_sha256: bytes | None = None
+    overtaken: bool = False
+    state: State = State.WAITING

@@ -1,0 +1,116 @@
+"""Loading and settling: the worker's reads of the queue and its one statement that stores outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+
+from clarion.core.ids import SHARDS_COUNT
+from clarion.database.pool import store_errors
+from clarion.database.statements import load_statements
+from clarion.delivery.event import Event
+from clarion.delivery.step import LoadReceiver, Settle
+from clarion.ledger.change import Change
+
+SQL = load_statements("clarion.delivery", "delivery.sql")
+
+_SHARDS = list(range(SHARDS_COUNT))
+
+
+class Queue:
+    """Statements on queue, events and attempts. Raises StoreUnavailable, Fenced or InvariantBroken."""
+
+    def __init__(self, reading: asyncpg.Connection, writing: asyncpg.Connection, worker_id: int) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._worker_id = worker_id
+
+    async def load_tail(self, after_queue_id: int, without_receivers: Sequence[int], limit: int) -> list[Event]:
+        """Rows above `after_queue_id`, by ascending queue id."""
+        with store_errors("load the queue"):
+            records = await self._reading.fetch(SQL["load_tail"], _SHARDS, after_queue_id, list(without_receivers), limit)
+        return [_event(record) for record in records]
+
+    async def load_receiver(self, wanted: LoadReceiver) -> list[Event]:
+        """The receiver's rows above those it has, by ascending queue id."""
+        with store_errors("load a receiver's queue"):
+            records = await self._reading.fetch(
+                SQL["load_receiver"], wanted.receiver_id, wanted.after_queue_id, wanted.limit
+            )
+        return [_event(record) for record in records]
+
+    async def settle(self, settlements: Sequence[Settle]) -> None:
+        """Store all of them, or none. Raises Fenced if another worker took over."""
+        ended = [s for s in settlements if s.ending is not None]
+        postponed = [s.event for s in settlements if s.ending is None]
+        attempted = [(s.event, s.attempt) for s in settlements if s.attempt is not None]
+        with store_errors("settle"):
+            await self._writing.fetchval(
+                SQL["settle"],
+                self._worker_id,
+                [s.event.queue_id for s in ended],
+                [s.ending.status.value for s in ended if s.ending],
+                [s.ending.reason.value for s in ended if s.ending],
+                [s.event.attempts_count for s in ended],
+                [s.event.body_sha256 for s in ended],
+                [e.queue_id for e in postponed],
+                [e.due_at for e in postponed],
+                [e.attempts_count for e in postponed],
+                [e.spent_count for e in postponed],
+                [e.first_failed_at for e in postponed],
+                [e.body_sha256 for e in postponed],
+                [e.event_id for e, _ in attempted],
+                [e.round for e, _ in attempted],
+                [e.attempts_count for e, _ in attempted],
+                [e.organisation_id for e, _ in attempted],
+                [a.started_at for _, a in attempted],
+                [a.duration_ms for _, a in attempted],
+                [a.status_code for _, a in attempted],
+                [a.outcome.value for _, a in attempted],
+                [_headers(a.response_headers) for _, a in attempted],
+                [a.response_body for _, a in attempted],
+                [a.error for _, a in attempted],
+                [a.source_address for _, a in attempted],
+                [a.peer_address for _, a in attempted],
+            )
+
+
+def _headers(pairs: Sequence[tuple[str, str]]) -> str | None:
+    """JSON text of the pairs; NUL, which PostgreSQL's text cannot hold, is escaped by JSON."""
+    return orjson.dumps(pairs).decode() if pairs else None
+
+
+def _event(record: Any) -> Event:  # noqa: ANN401 - asyncpg's Record is untyped
+    change = Change(
+        record["position"],
+        record["change_id"],
+        record["resource"],
+        record["action"],
+        record["object_id"],
+        record["occurred_at"],
+        record["recorded_at"],
+        record["actor_id"],
+        record["actor_name"],
+        record["correlation_id"],
+        record["old"],
+        record["new"],
+    )
+    return Event(
+        record["queue_id"],
+        record["event_id"],
+        record["round"],
+        record["organisation_id"],
+        record["receiver_id"],
+        record["subscription_id"],
+        record["sequence"],
+        record["lane"],
+        change,
+        record["attempts_count"],
+        record["spent_count"],
+        record["due_at"],
+        record["first_failed_at"],
+        record["body_sha256"],
+    )

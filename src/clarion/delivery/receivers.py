@@ -1,0 +1,82 @@
+"""Receivers as the worker needs them: what the engine decides by, and the endpoint that the sender talks to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from clarion.database.pool import store_errors
+from clarion.delivery.queue import SQL
+from clarion.delivery.step import Configured, ReceiverSettings
+from clarion.sender.endpoint import Endpoint, SealedEndpoint, open_endpoint
+from clarion.sender.seal import Sealer, SecretUnreadable
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """All live receivers as of one version of the configuration."""
+
+    version: int
+    configured: Configured
+    endpoints: dict[int, Endpoint]
+
+
+async def load_version(connection: asyncpg.Connection) -> int:
+    """The configuration's version."""
+    with store_errors("read the configuration"):
+        return int(await connection.fetchval(SQL["configuration_version"]))
+
+
+async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Receivers:
+    """The receivers, subscriptions and endpoints of one version.
+
+    A receiver whose secret does not open is logged and held like an inactive one: it must not stop the others.
+    """
+    with store_errors("read the configuration"):
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            version = int(await connection.fetchval(SQL["configuration_version"]))
+            records = await connection.fetch(SQL["receivers"])
+            subscriptions = await connection.fetch(SQL["subscriptions"])
+    endpoints: dict[int, Endpoint] = {}
+    settings: dict[int, ReceiverSettings] = {}
+    for record in records:
+        try:
+            endpoints[record["id"]] = open_endpoint(_sealed(record), sealer)
+        except SecretUnreadable as error:
+            _log.error("receiver %s is held: %s", record["id"], error)  # noqa: TRY400 - the traceback says no more
+        settings[record["id"]] = _settings(record, usable=record["id"] in endpoints)
+    live = {record["id"]: record["expires_after_seconds"] for record in subscriptions}
+    return Receivers(version, Configured(settings, live), endpoints)
+
+
+def _settings(record: Any, *, usable: bool) -> ReceiverSettings:  # noqa: ANN401 - asyncpg's Record is untyped
+    return ReceiverSettings(
+        receiver_id=record["id"],
+        active=record["active"] and usable,
+        concurrency=record["concurrency"],
+        retry_schedule_s=tuple(record["retry_schedule"]),
+        ordered_per_object=record["ordering"] == "PER_OBJECT",
+        rate_limit_per_second=record["rate_limit_per_second"],
+        lane_block_max_s=record["lane_block_max_seconds"],
+    )
+
+
+def _sealed(record: Any) -> SealedEndpoint:  # noqa: ANN401 - asyncpg's Record is untyped
+    return SealedEndpoint(
+        receiver_id=record["id"],
+        organisation_id=record["organisation_id"],
+        uri=record["webhook_uri"],
+        content_type=record["content_type"],
+        header_names=tuple(record["header_keys"]),
+        header_values_sealed=tuple(record["header_values_sealed"]),
+        secret_sealed=record["shared_secret_sealed"],
+        signatures=tuple(record["signatures"]),
+        timeout_s=record["timeout_seconds"],
+        concurrency=record["concurrency"],
+        expected_response_code=record["expected_response_code"],
+    )

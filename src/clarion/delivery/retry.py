@@ -1,0 +1,28 @@
+"""When a failed event is tried again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clarion.core.clock import Random
+
+RETRY_AFTER_S_MAX = 86_400
+"""The longest Retry-After that is obeyed: 24 hours."""
+
+
+def next_wait_ms(failed_count: int, schedule_s: Sequence[int], random: Random) -> int | None:
+    """Milliseconds until the next attempt, or None after the last one.
+
+    `failed_count` >= 1 counts the attempts that failed so far. The result lies in [0.5, 1.5] x the schedule's step.
+    Source: Standard Webhooks 1.0.0, example schedule and advice to add jitter.
+    """
+    if failed_count >= len(schedule_s):
+        return None
+    return round(schedule_s[failed_count] * 1000 * random.uniform(0.5, 1.5))
+
+
+def wait_with_retry_after_ms(wait_ms: int, retry_after_s: int | None) -> int:
+    """The wait, but not before the receiver said it wants to be asked again."""
+    if retry_after_s is None:
+        return wait_ms
+    return max(wait_ms, min(retry_after_s, RETRY_AFTER_S_MAX) * 1000)

@@ -1,0 +1,80 @@
+"""Be the worker, or its standby: open sessions, own the shards, deliver, and begin again when a session is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from clarion.core.clock import Clock, Random
+from clarion.core.errors import Fenced, StoreUnavailable
+from clarion.database.pool import close
+from clarion.delivery.shard import Ownership
+from clarion.delivery.worker import Session, Worker, incarnation_of
+from clarion.sender.seal import Sealer
+from clarion.sender.send import Sender
+
+_log = logging.getLogger(__name__)
+
+Connect = Callable[[str], Awaitable[asyncpg.Connection]]
+
+
+async def run_delivery(
+    connect_engine: Connect,
+    connect_login: Connect,
+    name: str,
+    sender: Sender,
+    sealer: Sealer,
+    clock: Clock,
+    random: Random,
+    stopping: asyncio.Event,
+    working: Callable[[bool], None] = lambda _: None,
+) -> None:
+    """Deliver until `stopping`, then finish the requests under way and release the shards.
+
+    `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
+    another's session). `working(True)` is called when this process owns the shards, `working(False)` when it ends.
+    """
+    worker: Worker | None = None
+    wait_s = 0.05
+    while not stopping.is_set():
+        opened: list[asyncpg.Connection] = []
+        try:
+            for open_session, part in (
+                (connect_engine, "delivery"),
+                (connect_engine, "delivery load"),
+                (connect_engine, "delivery settle"),
+                (connect_login, "delivery watch"),
+            ):
+                opened.append(await open_session(part))
+            owning, reading, writing, login = opened
+            ownership = Ownership(owning, login, name)
+            if not await ownership.acquire(stopping):
+                break
+            if worker is None:
+                worker = Worker(await ownership.take_over(), await incarnation_of(owning), sender, sealer, clock, random)
+                _log.info("delivering, as worker %s", worker.worker_id)
+            session = Session(owning, reading, writing, ownership)
+
+            def started() -> None:
+                nonlocal wait_s
+                wait_s = 0.05
+                working(True)  # noqa: FBT003 - a signal
+
+            await worker.run(session, stopping, started)
+            await ownership.release(worker.worker_id)
+        except StoreUnavailable as error:
+            _log.warning("delivery starts again in %.2f s: %s", wait_s, error)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+        except Fenced as error:
+            _log.warning("delivery begins anew: %s", error)
+            if worker is not None:
+                worker.discard()
+            worker = None
+        finally:
+            working(False)  # noqa: FBT003 - a signal
+            for connection in opened:
+                await close(connection)

@@ -1,0 +1,133 @@
+"""What the engine is told and what it wants done: inputs in the past tense, effects in the imperative. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from clarion.delivery.event import Event, Reason, Status
+from clarion.sender.outcome import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """What of a receiver's configuration decides about sending; times in seconds."""
+
+    receiver_id: int
+    active: bool = True
+    concurrency: int = 4
+    retry_schedule_s: tuple[int, ...] = (0,)
+    ordered_per_object: bool = True
+    rate_limit_per_second: int | None = None
+    lane_block_max_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The configuration as it is now. A receiver or subscription that is absent was deleted.
+
+    `subscriptions` maps each live subscription to the seconds after which its events expire, or None.
+    """
+
+    receivers: Mapping[int, ReceiverSettings]
+    subscriptions: Mapping[int, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows read from the end of the queue, by ascending queue id."""
+
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverLoaded:
+    """Rows of one receiver read because the engine asked; `exhausted`: there were no more at that moment."""
+
+    receiver_id: int
+    events: Sequence[Event]
+    exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request came to its end, one way or the other."""
+
+    event: Event
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class BodyChanged:
+    """The body to be sent differs from the one whose hash was stored: it must never leave under the same id."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """These settlements are durable."""
+
+    settlements: Sequence[Settle]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendingAllowed:
+    """Whether new requests may be made: not while stopping, nor while the ownership of the shards is in doubt."""
+
+    allowed: bool
+
+
+Input = Configured | Loaded | ReceiverLoaded | Finished | BodyChanged | Settled | Ticked | SendingAllowed
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Make the event's request number `number`."""
+
+    event: Event
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an event ends."""
+
+    status: Status
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Store the attempt, if there was one, and either the event's end or when it is due again."""
+
+    event: Event
+    attempt: Attempt | None
+    ending: Ending | None
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReceiver:
+    """Read up to `limit` rows of the receiver above `after_queue_id`."""
+
+    receiver_id: int
+    after_queue_id: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """Take the receiver out of service, with a reason that its owner sees."""
+
+    receiver_id: int
+    reason: str
+
+
+Effect = Send | Settle | LoadReceiver | Disable

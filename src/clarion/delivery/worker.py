@@ -1,0 +1,298 @@
+"""The worker's loop: load, ask the engine, send, ask the engine, settle.
+
+Everything that decides is in the engine. Callbacks, not tasks, carry a delivery: an answer comes in, the engine says what
+is next, the next request goes out, all in one turn of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+
+import asyncpg
+
+from clarion.core.clock import Clock, Random
+from clarion.core.errors import ClarionError, Fenced, InvariantBroken
+from clarion.database.pool import store_errors
+from clarion.delivery.body import render
+from clarion.delivery.engine import Engine
+from clarion.delivery.event import Event
+from clarion.delivery.queue import SQL, Queue
+from clarion.delivery.receivers import Receivers, load_receivers, load_version
+from clarion.delivery.shard import BEAT_EVERY_S, LEASE_S, Ownership
+from clarion.delivery.step import (
+    BodyChanged,
+    Disable,
+    Finished,
+    Input,
+    Loaded,
+    LoadReceiver,
+    ReceiverLoaded,
+    Send,
+    SendingAllowed,
+    Settle,
+    Settled,
+    Ticked,
+)
+from clarion.sender.outcome import Attempt
+from clarion.sender.seal import Sealer
+from clarion.sender.send import Sender
+
+_log = logging.getLogger(__name__)
+
+LOAD_ROWS_MAX = 1000
+LOADED_MAX = 50_000
+"""Events in memory above which nothing more is loaded from the end of the queue."""
+SETTLE_ROWS_MAX = 500
+SETTLE_GATHER_S = 0.004
+"""How long a small settle waits for company; a settle under way gathers the next one by itself."""
+LOOK_EVERY_S = 0.2
+_OVERTAKEN = (("clarion-overtaken", "true"),)
+
+
+@dataclass(slots=True)
+class Session:
+    """The connections of one stretch of ownership."""
+
+    owning: asyncpg.Connection
+    reading: asyncpg.Connection
+    writing: asyncpg.Connection
+    ownership: Ownership
+
+
+class Worker:
+    """One owner of the shards. It survives the loss of its sessions as long as nobody took over meanwhile."""
+
+    def __init__(
+        self, worker_id: int, incarnation: str, sender: Sender, sealer: Sealer, clock: Clock, random: Random
+    ) -> None:
+        self.worker_id = worker_id
+        self._message_id_prefix = f"evt_{incarnation}_"
+        self._sender = sender
+        self._sealer = sealer
+        self._clock = clock
+        self._engine = Engine(random)
+        self._receivers: Receivers | None = None
+        self._last_queue_id = 0
+        self._pending: list[Settle] = []
+        self._settling: list[Settle] = []
+        self._wanted: list[LoadReceiver] = []
+        self._disabled: list[Disable] = []
+        self._lease_until_ns = 0
+        self._look = asyncio.Event()
+        self._settle_now = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed: asyncio.Future[None] | None = None
+        self._discarded = False
+
+    # ------------------------------------------------------------ one stretch of ownership
+
+    async def run(self, session: Session, stopping: asyncio.Event, working: Callable[[], None]) -> None:
+        """Deliver until `stopping`, then finish what is under way.
+
+        Raises StoreUnavailable if a session was lost (run again with new ones) and Fenced if another took over.
+        """
+        loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
+        queue = Queue(session.reading, session.writing, self.worker_id)
+        await self._beat(session.ownership)
+        await self._configure(session.reading, anew=True)
+        await session.owning.add_listener("clarion_queue", lambda *_: self._look.set())
+        await session.owning.add_listener("clarion_configuration", lambda *_: self._look.set())
+        session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
+        self._apply(SendingAllowed(allowed=True))
+        working()
+        tasks = [
+            asyncio.create_task(self._beat_forever(session.ownership), name="worker heartbeat"),
+            asyncio.create_task(self._load_forever(queue, session.reading), name="worker load"),
+            asyncio.create_task(self._settle_forever(queue, session.writing), name="worker settle"),
+        ]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([*tasks, stop, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.is_set():
+                await self._drain(tasks)
+            for ended in [*tasks, self._failed]:
+                if ended.done():
+                    ended.result()
+        finally:
+            self._apply(SendingAllowed(allowed=False))
+            stop.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            if self._failed.done() and not self._failed.cancelled():
+                self._failed.exception()
+
+    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+        """No new requests; wait until those under way are answered and settled, or a session is lost."""
+        self._apply(SendingAllowed(allowed=False))
+        assert self._failed is not None  # noqa: S101 - run made it
+        while self._engine.in_flight or self._pending or self._settling:
+            self._idle.clear()
+            waiting = asyncio.create_task(self._idle.wait())
+            await asyncio.wait([*tasks, self._failed, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if self._failed.done() or any(task.done() for task in tasks):
+                return
+
+    def discard(self) -> None:
+        """Another worker owns the shards now: whatever is still answered is its business."""
+        self._discarded = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # ------------------------------------------------------------ the engine and its effects
+
+    def _apply(self, happened: Input) -> None:
+        if self._discarded:
+            return
+        effects = self._engine.handle(happened, self._clock.now())
+        # An effect may feed the engine again, so nothing is read from the engine while effects are carried out.
+        for effect in effects:
+            match effect:
+                case Send(event, _):
+                    self._send(event)
+                case Settle():
+                    self._pending.append(effect)
+                case LoadReceiver():
+                    self._wanted.append(effect)
+                    self._look.set()
+                case Disable():
+                    self._disabled.append(effect)
+        if self._pending:
+            self._settle_now.set()
+        self._wake_at(self._engine.wake_ns())
+
+    def _send(self, event: Event) -> None:
+        if self._clock.lease_ns() > self._lease_until_ns:
+            raise Fenced("this worker's lease ended before its next request", "the process was frozen or the database is away")
+        receivers = self._receivers
+        assert receivers is not None  # noqa: S101 - run configures before it allows sending
+        body = render(event)
+        digest = sha256(body).digest()
+        if event.body_sha256 is not None and event.body_sha256 != digest:
+            asyncio.get_running_loop().call_soon(self._guarded, BodyChanged(event))
+            return
+        event.body_sha256 = digest
+        self._sender.send(
+            receivers.endpoints[event.receiver_id],
+            f"{self._message_id_prefix}{event.event_id}",
+            int(self._clock.wall().timestamp()),
+            body,
+            _OVERTAKEN if event.overtaken else (),
+            partial(self._answered, event),
+        )
+
+    def _answered(self, event: Event, attempt: Attempt) -> None:
+        self._guarded(Finished(event, attempt))
+
+    def _guarded(self, happened: Input) -> None:
+        """Apply from a callback, where an exception would only be logged by the event loop."""
+        try:
+            self._apply(happened)
+        except ClarionError as error:
+            self._fail(error)
+        if not self._engine.in_flight:
+            self._idle.set()
+
+    def _fail(self, error: Exception) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _fail_with_lost_session(self) -> None:
+        # Without the lock another may own the shards any moment: stop sending at once, not when somebody notices.
+        self._guarded(SendingAllowed(allowed=False))
+        self._look.set()
+
+    def _wake_at(self, due_ns: int | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due_ns is not None:
+            wait_s = max(0, due_ns - self._clock.monotonic_ns()) / 1e9
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._guarded, Ticked())
+
+    # ------------------------------------------------------------ the loops
+
+    async def _beat(self, ownership: Ownership) -> None:
+        asked_ns = self._clock.lease_ns()
+        self._clock.learn_wall(await ownership.beat(self.worker_id))
+        self._lease_until_ns = asked_ns + round(LEASE_S * 1e9)
+
+    async def _beat_forever(self, ownership: Ownership) -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            await self._beat(ownership)
+
+    async def _configure(self, reading: asyncpg.Connection, *, anew: bool) -> None:
+        if not anew and self._receivers is not None and await load_version(reading) == self._receivers.version:
+            return
+        self._receivers = await load_receivers(reading, self._sealer)
+        self._apply(self._receivers.configured)
+
+    async def _load_forever(self, queue: Queue, reading: asyncpg.Connection) -> None:
+        while True:
+            self._look.clear()
+            await self._configure(reading, anew=False)
+            await self._carry_out_disabling(reading)
+            more = await self._load_tail(queue)
+            while self._wanted:
+                wanted = self._wanted.pop()
+                events = await queue.load_receiver(wanted)
+                self._apply(ReceiverLoaded(wanted.receiver_id, events, len(events) < wanted.limit))
+            if more:
+                await asyncio.sleep(0)
+                continue
+            try:
+                await asyncio.wait_for(self._look.wait(), LOOK_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _load_tail(self, queue: Queue) -> bool:
+        """Load what is new; whether there may be more."""
+        if self._engine.loaded_count >= LOADED_MAX:
+            return False
+        events = await queue.load_tail(self._last_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
+        if not events:
+            return False
+        self._last_queue_id = events[-1].queue_id
+        self._apply(Loaded(events))
+        return len(events) == LOAD_ROWS_MAX
+
+    async def _carry_out_disabling(self, reading: asyncpg.Connection) -> None:
+        while self._disabled:
+            disable = self._disabled[0]
+            with store_errors("disable a receiver"):
+                await reading.execute(SQL["disable"], disable.receiver_id, disable.reason)
+            _log.warning("receiver %s is disabled: %s", disable.receiver_id, disable.reason)
+            self._disabled.pop(0)
+
+    async def _settle_forever(self, queue: Queue, writing: asyncpg.Connection) -> None:
+        while True:
+            if not self._settling:
+                await self._settle_now.wait()
+                if len(self._pending) < SETTLE_ROWS_MAX:
+                    await asyncio.sleep(SETTLE_GATHER_S)
+                self._settling, self._pending = self._pending[:SETTLE_ROWS_MAX], self._pending[SETTLE_ROWS_MAX:]
+                if not self._pending:
+                    self._settle_now.clear()
+            await queue.settle(self._settling)
+            settled, self._settling = self._settling, []
+            self._apply(Settled(settled))
+            if not self._pending:
+                self._idle.set()
+
+
+async def incarnation_of(connection: asyncpg.Connection) -> str:
+    """Which life of the database this is; part of every webhook-id."""
+    with store_errors("read the deployment"):
+        incarnation = await connection.fetchval(SQL["incarnation"])
+    if incarnation is None:
+        raise InvariantBroken("clarion.deployment is empty")
+    return str(incarnation)

@@ -1,0 +1,65 @@
+"""The hash chain over an organisation's changes: who holds one link can prove all that came before it.
+
+link = SHA-256(previous link | metadata | payload digest), from a genesis of 32 zero bytes.
+
+metadata is, each as UTF-8 behind its length in 4 bytes big-endian: organisation id, change id, recorded_at in
+microseconds since 1970 UTC, resource, action (`c`, `u` or `d`), object id.
+
+payload digest = SHA-256(salt | old row | new row | context), absent rows as nothing. context is nothing when the change
+has neither actor nor correlation id, else the JSON array [actor id, actor name, correlation id]. Both rows are JSON
+objects and the action says which are there, so the parts cannot be confused. The salt keeps the digest from being
+guessed, and lets a payload be erased later while the chain still verifies.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import orjson
+
+GENESIS = bytes(32)
+SALT_BYTES = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def payload_digest(
+    salt: bytes,
+    old: str | None,
+    new: str | None,
+    actor_id: str | None,
+    actor_name: str | None,
+    correlation_id: str | None,
+) -> bytes:
+    """32 bytes that stand for the payload inside a link."""
+    digest = sha256(salt)
+    if old is not None:
+        digest.update(old.encode())
+    if new is not None:
+        digest.update(new.encode())
+    if actor_id is not None or actor_name is not None or correlation_id is not None:
+        digest.update(orjson.dumps([actor_id, actor_name, correlation_id]))
+    return digest.digest()
+
+
+def link(
+    previous: bytes,
+    organisation_id: int,
+    change_id: int,
+    recorded_at: datetime,
+    resource: str,
+    action: str,
+    object_id: str,
+    payload: bytes,
+) -> bytes:
+    """The change's link, 32 bytes; `payload` is its payload digest, `previous` the link of change_id - 1."""
+    digest = sha256(previous)
+    microseconds = (recorded_at - _EPOCH) // _MICROSECOND
+    for part in (str(organisation_id), str(change_id), str(microseconds), resource, action, object_id):
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(4, "big"))
+        digest.update(encoded)
+    digest.update(payload)
+    return digest.digest()

@@ -1,0 +1,58 @@
+"""The Change value: what the trigger captured, before and after it has its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What happened to the object; the value is how tables spell it."""
+
+    CREATE = "c"
+    UPDATE = "u"
+    DELETE = "d"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One row of the outbox, not yet numbered.
+
+    The organisation is known by id or by name, never both. `old_ctid` and `new_ctid` are the row's places in its table
+    before and after, as text; `xid` the transaction; `depth` the nesting of triggers that it was captured at.
+    """
+
+    outbox_id: int
+    organisation_id: int | None
+    organisation: str | None
+    resource: str
+    action: str
+    object_id: str
+    xid: int
+    depth: int
+    old_ctid: str | None
+    new_ctid: str | None
+    actor_id: str | None
+    actor_name: str | None
+    correlation_id: str | None
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the ledger, as a webhook's body needs it."""
+
+    position: int
+    change_id: int
+    resource: str
+    action: str
+    object_id: str
+    occurred_at: datetime
+    recorded_at: datetime
+    actor_id: str | None
+    actor_name: str | None
+    correlation_id: str | None
+    old: str | None
+    new: str | None

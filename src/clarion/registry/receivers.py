@@ -1,0 +1,322 @@
+"""Receivers: the registered HTTPS endpoints of integrators, and their shared secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from clarion.access import history
+from clarion.access.principal import Permission, Principal
+from clarion.core.clock import Random
+from clarion.core.ids import ClientId, OrganisationId, ReceiverId
+from clarion.database import tables
+from clarion.database.filters import Condition, where
+from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
+from clarion.registry import fields, rows
+from clarion.registry.fields import Field, refused
+from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
+from clarion.sender.address import Network
+from clarion.sender.resolve import UriWarning, check_uri
+from clarion.sender.seal import Sealer
+from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
+
+SECRET_BYTES_MIN = 24
+OBJECT_TYPE = "WebhookReceiver"
+
+SIGNATURES = ("V1", "ION")
+ORDERINGS = ("PER_OBJECT", "NONE")
+
+
+def _shared_secret(value: str, field: str) -> str:
+    refusal = secret_refusal(value)
+    if refusal is not None:
+        raise refused(refusal, field)
+    if len(secret_bytes(value)) < SECRET_BYTES_MIN:
+        raise refused(f"must have at least {SECRET_BYTES_MIN} bytes of key material", field)
+    return value
+
+
+FIELDS: tuple[Field, ...] = (
+    Field("name", "name", fields.name),
+    Field("description", "description", fields.description, nullable=True),
+    Field("webhook_uri", "webhookUri", lambda value, _field: value),
+    Field("content_type", "contentType", fields.content_type),
+    Field("expected_response_code", "expectedResponseCode", fields.whole_number(200, 599), nullable=True),
+    Field("active", "active", fields.flag),
+    Field("retry_schedule", "retrySchedule", fields.retry_schedule),
+    Field("timeout_seconds", "timeoutSeconds", fields.whole_number(1, 30)),
+    Field("concurrency", "concurrency", fields.whole_number(1, 64)),
+    Field("rate_limit_per_second", "rateLimitPerSecond", fields.whole_number(1, 100_000), nullable=True),
+    Field("ordering", "ordering", fields.one_of(*ORDERINGS)),
+    Field("lane_block_max_seconds", "laneBlockMaxSeconds", fields.whole_number(1, fields.MONTH_SECONDS), nullable=True),
+    Field("signatures", "signatures", fields.some_of(*SIGNATURES)),
+)
+_SECRET_FIELD = Field("shared_secret", "sharedSecret", _shared_secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A receiver as stored, without its secret; `shared_secret_hint` is the secret's last four characters."""
+
+    id: ReceiverId
+    organisation_id: OrganisationId
+    name: str
+    description: str | None
+    webhook_uri: str
+    content_type: str
+    expected_response_code: int | None
+    active: bool
+    disabled_reason: str | None
+    retry_schedule: Sequence[int]
+    timeout_seconds: int
+    concurrency: int
+    rate_limit_per_second: int | None
+    ordering: str
+    lane_block_max_seconds: int | None
+    signatures: Sequence[str]
+    shared_secret_hint: str
+    etag: str
+    created: datetime
+    updated: datetime
+    created_by_id: ClientId | None
+    updated_by_id: ClientId | None
+    deleted: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverChange:
+    """Checked values of a receiver to be, or to be changed. `warnings` are for its owner. `repr` hides the secret."""
+
+    values: Mapping[str, Any]
+    headers: tuple[HeaderDraft, ...]
+    shared_secret: str | None
+    warnings: tuple[UriWarning, ...]
+
+    def __repr__(self) -> str:
+        return f"ReceiverChange({sorted(self.values)})"
+
+
+async def check_receiver(
+    given: Mapping[str, Any], headers: Sequence[HeaderDraft], allowed_networks: Sequence[Network]
+) -> ReceiverChange:
+    """The given values (by column, and `shared_secret`), checked. Takes up to 2 s for the lookup of a host's name.
+
+    To be called outside of any transaction. Never contacts the receiver. Raises RequestRefused naming the input:
+    INVALID_INPUT, or ADDRESS_NOT_ALLOWED for a destination that policy forbids.
+    """
+    values = fields.checked(FIELDS, given)
+    secrets = fields.checked([_SECRET_FIELD], given)
+    drafts = check_headers(headers)
+    warnings: tuple[UriWarning, ...] = ()
+    if "webhook_uri" in values:
+        warnings = tuple(await check_uri(values["webhook_uri"], allowed_networks))
+    if "active" in values:
+        values["disabled_reason"] = None if values["active"] else "MANUAL"
+    return ReceiverChange(values, drafts, secrets.get("shared_secret"), warnings)
+
+
+async def create_receiver(
+    connection: AsyncConnection, principal: Principal, change: ReceiverChange, sealer: Sealer, random: Random
+) -> tuple[Receiver, str]:
+    """The new receiver with its headers, and its shared secret in clear: the caller's own, or a fresh one.
+
+    Raises RequestRefused (FORBIDDEN).
+    """
+    principal.require(Permission.WEBHOOKS_WRITE)
+    # The id is drawn first, because the sealed secret is bound to it.
+    receiver_id = (await connection.execute(select(func.nextval("clarion.receivers_id_seq")))).scalar_one()
+    secret = change.shared_secret or new_secret(random)
+    row = (
+        await connection.execute(
+            insert(tables.receivers)
+            .values(
+                id=receiver_id,
+                organisation_id=principal.organisation_id,
+                created_by_id=principal.client_id,
+                updated_by_id=principal.client_id,
+                **_sealed(sealer, principal.organisation_id, receiver_id, secret),
+                **change.values,
+            )
+            .returning(*_COLUMNS)
+        )
+    ).one()
+    receiver = _receiver(row)
+    await history.record(
+        connection, principal, [history.Entry("CREATE", OBJECT_TYPE, str(receiver.id), after=_shown(receiver))]
+    )
+    await insert_headers(connection, principal, receiver.id, change.headers, sealer)
+    return receiver, secret
+
+
+async def update_receiver(
+    connection: AsyncConnection,
+    principal: Principal,
+    receiver_id: ReceiverId,
+    etag: str,
+    change: ReceiverChange,
+    sealer: Sealer,
+) -> Receiver:
+    """The receiver after the change; what it does not name stays. Nothing is written if nothing differs.
+
+    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `input.id`, CONFLICT on `input.etag`.
+    """
+    principal.require(Permission.WEBHOOKS_WRITE)
+    row = await rows.locked_receiver(connection, principal, receiver_id, "input.id")
+    before = _receiver(row)
+    rows.compare_etag(before.etag, etag, "webhook receiver", "input.etag")
+    values = {column: value for column, value in change.values.items() if getattr(before, column) != value}
+    if change.shared_secret is not None:
+        values |= _sealed(sealer, principal.organisation_id, receiver_id, change.shared_secret)
+    if not values:
+        return before
+    written = await connection.execute(
+        update(tables.receivers)
+        .where(tables.receivers.c.id == receiver_id, tables.receivers.c.organisation_id == principal.organisation_id)
+        .values(**values, **rows.changed_by(principal))
+        .returning(*_COLUMNS)
+    )
+    after = _receiver(written.one())
+    old, new = history.difference(_shown(before), _shown(after))
+    if change.shared_secret is not None:
+        new["sharedSecretChanged"] = True
+    await history.record(connection, principal, [history.Entry("UPDATE", OBJECT_TYPE, str(receiver_id), old, new)])
+    return after
+
+
+async def delete_receiver(
+    connection: AsyncConnection, principal: Principal, receiver_id: ReceiverId, etag: str
+) -> None:
+    """Delete a receiver and its subscriptions; their rows stay for the audit record.
+
+    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `etag`.
+    """
+    principal.require(Permission.WEBHOOKS_WRITE)
+    row = await rows.locked_receiver(connection, principal, receiver_id, "id")
+    rows.compare_etag(row.etag, etag, "webhook receiver", "etag")
+    await connection.execute(
+        update(tables.receivers)
+        .where(tables.receivers.c.id == receiver_id, tables.receivers.c.organisation_id == principal.organisation_id)
+        .values(deleted=func.now(), **rows.changed_by(principal))
+    )
+    subscriptions = tables.subscriptions
+    ended = await connection.execute(
+        update(subscriptions)
+        .where(
+            subscriptions.c.receiver_id == receiver_id,
+            subscriptions.c.organisation_id == principal.organisation_id,
+            subscriptions.c.deleted.is_(None),
+        )
+        .values(deleted=func.now(), **rows.changed_by(principal))
+        .returning(subscriptions.c.id, subscriptions.c.resource, subscriptions.c.action)
+    )
+    entries = [history.Entry("DELETE", OBJECT_TYPE, str(receiver_id), before=_shown(_receiver(row)))]
+    entries += [
+        history.Entry(
+            "DELETE",
+            "WebhookSubscription",
+            str(subscription.id),
+            before={"receiverId": receiver_id, "resource": subscription.resource, "action": subscription.action},
+        )
+        for subscription in ended
+    ]
+    await history.record(connection, principal, entries)
+
+
+async def list_receivers(
+    connection: AsyncConnection,
+    organisation_id: OrganisationId,
+    conditions: Sequence[Condition],
+    sort: Sequence[SortKey],
+    request: PageRequest,
+) -> Page[Receiver]:
+    """One page of the organisation's receivers, without deleted ones."""
+    receivers = tables.receivers.c
+    statement = select(*_COLUMNS).where(
+        receivers.organisation_id == organisation_id, receivers.deleted.is_(None), *where(receivers, conditions)
+    )
+    found = [_receiver(row) for row in await connection.execute(limited(statement, sort, request))]
+    return page_of(found, sort, request, lambda receiver: [getattr(receiver, key.name) for key in sort])
+
+
+async def count_receivers(
+    connection: AsyncConnection, organisation_id: OrganisationId, conditions: Sequence[Condition]
+) -> int:
+    """How many receivers the whole filtered list has."""
+    receivers = tables.receivers.c
+    counted = await connection.execute(
+        select(func.count()).where(
+            receivers.organisation_id == organisation_id, receivers.deleted.is_(None), *where(receivers, conditions)
+        )
+    )
+    return int(counted.scalar_one())
+
+
+async def receivers_by_ids(
+    connection: AsyncConnection, organisation_id: OrganisationId, ids: Collection[int]
+) -> dict[int, Receiver]:
+    """Those of the organisation's receivers that have these ids, deleted ones included: the audit record names them."""
+    receivers = tables.receivers.c
+    found = await connection.execute(
+        select(*_COLUMNS).where(receivers.organisation_id == organisation_id, receivers.id.in_(ids))
+    )
+    return {row.id: _receiver(row) for row in found}
+
+
+async def reveal_secrets(
+    connection: AsyncConnection, principal: Principal, ids: Collection[int], sealer: Sealer
+) -> dict[int, str]:
+    """Shared secrets in clear by receiver id, each reveal recorded in the caller's transaction.
+
+    The caller shows them only once that transaction is committed. Raises RequestRefused (FORBIDDEN).
+    """
+    principal.require(Permission.SECRETS_REVEAL)
+    receivers = tables.receivers.c
+    found = await connection.execute(
+        select(receivers.id, receivers.shared_secret_sealed).where(
+            receivers.organisation_id == principal.organisation_id, receivers.id.in_(ids)
+        )
+    )
+    revealed = {
+        row.id: sealer.unseal(row.shared_secret_sealed, secret_binding(principal.organisation_id, row.id)).decode()
+        for row in found
+    }
+    await history.record(
+        connection, principal, [history.Entry("REVEAL", OBJECT_TYPE, str(receiver_id)) for receiver_id in revealed]
+    )
+    return revealed
+
+
+def secret_binding(organisation_id: OrganisationId, receiver_id: int) -> str:
+    """What a receiver's sealed secret is bound to."""
+    return f"secret:{organisation_id}:{receiver_id}"
+
+
+def masked(hint: str) -> str:
+    """A secret as shown to those who may not read it."""
+    return f"********{hint}"
+
+
+def _sealed(sealer: Sealer, organisation_id: OrganisationId, receiver_id: int, secret: str) -> dict[str, Any]:
+    return {
+        "shared_secret_sealed": sealer.seal(secret.encode(), secret_binding(organisation_id, receiver_id)),
+        "shared_secret_hint": secret[-4:],
+    }
+
+
+_COLUMNS = tuple(tables.receivers.c[field.name] for field in dataclass_fields(Receiver))
+
+
+def _receiver(row: Row[Any]) -> Receiver:
+    return Receiver(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+
+
+def _shown(receiver: Receiver) -> dict[str, Any]:
+    """What the history keeps of a receiver: every value that a caller may set, except the secret."""
+    shown = {field.api_name: getattr(receiver, field.column) for field in FIELDS}
+    return shown | {"disabledReason": receiver.disabled_reason}

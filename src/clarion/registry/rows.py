@@ -1,0 +1,93 @@
+"""What every configured object shares: found in its organisation, locked, compared by etag, stamped when written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, Table, Text, cast, func, literal, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from clarion.access.principal import Principal
+from clarion.core.errors import Code, RequestRefused
+from clarion.core.ids import ClientId, OrganisationId
+from clarion.database import tables
+
+
+def not_found(what: str, field: str) -> RequestRefused:
+    """The one answer for an object that is absent, deleted, or another organisation's."""
+    return RequestRefused(Code.NOT_FOUND, f"there is no {what} with this id", field)
+
+
+def fresh_etag() -> ColumnElement[str]:
+    """32 hexadecimal digits, drawn by the database."""
+    return func.replace(cast(func.gen_random_uuid(), Text), "-", "")
+
+
+def compare_etag(current: str, given: str, what: str, field: str) -> None:
+    """Raises RequestRefused (CONFLICT) when the object changed since the caller read it."""
+    if current != given:
+        raise RequestRefused(
+            Code.CONFLICT, f"the {what} was changed since you read it: read it again and send its `_etag`", field
+        )
+
+
+async def locked_receiver(
+    connection: AsyncConnection, principal: Principal, receiver_id: int, field: str, *, shared: bool = False
+) -> Row[Any]:
+    """The receiver's row, held until the transaction ends. Raises RequestRefused (NOT_FOUND).
+
+    Whatever hangs on a receiver is changed under this lock, taken first: two changes then never wait for each other.
+    """
+    receivers = tables.receivers
+    statement = (
+        select(receivers)
+        .where(
+            receivers.c.organisation_id == principal.organisation_id,
+            receivers.c.id == receiver_id,
+            receivers.c.deleted.is_(None),
+        )
+        .with_for_update(read=shared, key_share=not shared)
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        raise not_found("webhook receiver", field)
+    return row
+
+
+async def receiver_of(connection: AsyncConnection, table: Table, principal: Principal, object_id: int) -> int | None:
+    """The receiver that an object of `table` belongs to, or None: which lock to take before looking at the object."""
+    found: int | None = await connection.scalar(
+        select(table.c.receiver_id).where(table.c.organisation_id == principal.organisation_id, table.c.id == object_id)
+    )
+    return found
+
+
+def changed_by(principal: Principal) -> dict[str, Any]:
+    """The columns that every change of an object writes."""
+    return {"etag": fresh_etag(), "updated": func.now(), "updated_by_id": principal.client_id}
+
+
+def first_of_each(
+    table: Table,
+    parent: ColumnElement[Any],
+    parent_ids: Sequence[int],
+    organisation_id: OrganisationId,
+    first: int,
+    *conditions: ColumnElement[bool],
+) -> Select[Any]:
+    """The first rows by id of each parent, in one statement."""
+    parents = select(func.unnest(literal(list(parent_ids), ARRAY(BigInteger))).label("id")).subquery("parents")
+    rows = (
+        select(table)
+        .where(table.c.organisation_id == organisation_id, parent == parents.c.id, *conditions)
+        .order_by(table.c.id)
+        .limit(first)
+        .lateral("rows")
+    )
+    return select(rows).select_from(parents.join(rows, true())).order_by(rows.c.id)
+
+
+def optional_client(client_id: int | None) -> ClientId | None:
+    return None if client_id is None else ClientId(client_id)

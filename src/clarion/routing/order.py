@@ -1,0 +1,74 @@
+"""In which order a batch's rows count as having happened, and whose rows a batch takes. Pure.
+
+Ids follow commit order per object, with one exception: a trigger of the application that fires before ours and updates
+the row again draws its id first. Within one transaction and object the rows' places in the table tell the truth: each
+update starts where the one before it ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from clarion.ledger.change import Captured
+
+_Group = tuple[int, str, str]
+
+
+def in_order(rows: Iterable[Captured]) -> list[Captured]:
+    """The rows by ascending id, each object's rows of one transaction by the chain of their places."""
+    ordered = sorted(rows, key=lambda row: row.outbox_id)
+    groups: defaultdict[_Group, list[int]] = defaultdict(list)
+    for index, row in enumerate(ordered):
+        groups[(row.xid, row.resource, row.object_id)].append(index)
+    for slots in groups.values():
+        if len(slots) > 1 and any(ordered[slot].depth > 1 for slot in slots):
+            chained = _by_chain([ordered[slot] for slot in slots])
+            for slot, row in zip(slots, chained, strict=True):
+                ordered[slot] = row
+    return ordered
+
+
+def _by_chain(rows: Sequence[Captured]) -> list[Captured]:
+    """Rows of one object and transaction, every chain whole, the chain with the lowest id first."""
+    following = {row.old_ctid: row for row in rows if row.old_ctid is not None}
+    made = {row.new_ctid for row in rows if row.new_ctid is not None}
+    chains: list[list[Captured]] = []
+    for row in rows:
+        if row.old_ctid is None or row.old_ctid not in made:
+            chain = [row]
+            while chain[-1].new_ctid is not None and (after := following.get(chain[-1].new_ctid)) is not None:
+                chain.append(after)
+            chains.append(chain)
+    chains.sort(key=lambda chain: min(row.outbox_id for row in chain))
+    result = [row for chain in chains for row in chain]
+    return result if len(result) == len(rows) else list(rows)
+
+
+def missing_predecessors(rows: Sequence[Captured]) -> list[Captured]:
+    """Nested rows whose predecessor may have a higher id than the batch reaches: look for it before routing them."""
+    made = {(row.xid, row.new_ctid) for row in rows}
+    return [row for row in rows if row.depth > 1 and row.old_ctid is not None and (row.xid, row.old_ctid) not in made]
+
+
+def owner_of(row: Captured) -> int | str | None:
+    """Whose row this is, before names are resolved."""
+    return row.organisation_id if row.organisation_id is not None else row.organisation
+
+
+def dominant(rows: Sequence[Captured], share: int) -> list[int | str | None]:
+    """The organisations that hold more than `share` of the rows."""
+    return [owner for owner, count in Counter(owner_of(row) for row in rows).items() if count > share]
+
+
+def shared(
+    rows: Sequence[Captured], others: Sequence[Captured], dominating: Collection[int | str | None], limit: int
+) -> list[Captured]:
+    """A batch of about `limit` rows in which the `others` go along and the `dominating` keep at least a quarter.
+
+    `others` are the lowest rows of all other organisations, read after `rows`. Of each organisation a prefix in id
+    order is taken and none is skipped, so that order per object holds.
+    """
+    taken = list(others[: limit - limit // 4])
+    taken += [row for row in rows if owner_of(row) in dominating][: limit - len(taken)]
+    return sorted(taken, key=lambda row: row.outbox_id)

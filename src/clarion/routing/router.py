@@ -1,0 +1,242 @@
+"""The loop that turns committed outbox rows into ledger and queue rows, one statement a batch.
+
+Exactly one router works per database: its advisory lock lives on the connection that writes, so a router that lost
+its session cannot write. All others wait, and end the session of one that froze.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+import asyncpg
+
+from clarion.core.clock import Clock, Random
+from clarion.core.errors import Fenced, StoreUnavailable
+from clarion.database.pool import BatchAborted, close
+from clarion.ledger.chain import SALT_BYTES
+from clarion.ledger.change import Captured
+from clarion.routing.match import Index
+from clarion.routing.order import dominant, in_order, missing_predecessors, shared
+from clarion.routing.stamp import Numbers, ScanFloor, stamp
+from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
+
+_log = logging.getLogger(__name__)
+
+UNASSIGNED = "unassigned"
+"""Organisation of rows whose organisation column holds nothing usable: kept, and nobody else's."""
+
+_ORGANISATION_NAME_LENGTH_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RouterPolicy:
+    """How the router paces itself; times in seconds."""
+
+    batch_rows_max: int = 500
+    poll_busy_s: float = 0.010
+    poll_idle_s: float = 0.020
+    busy_for_ns: int = 1_000_000_000
+    others_every_ns: int = 20_000_000
+    standby_every_s: float = 0.25
+    beat_every_s: float = 1.0
+    frozen_after_s: float = 10.0
+
+
+class Router:
+    """One incarnation of the router on one session. `run` works until stopped or until the session is lost."""
+
+    def __init__(self, store: RouterStore, clock: Clock, random: Random, policy: RouterPolicy) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._policy = policy
+        self._floor = ScanFloor()
+        self._numbers = Numbers(0, 0, 0, {}, {})
+        self._configuration = Configuration(0, (), {}, {})
+        self._index = Index(())
+        self._looked_at_others_ns = 0
+        self.batches_count = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Route until `stopping`. Raises StoreUnavailable or InvariantBroken."""
+        await self._start()
+        worked_ns = self._clock.monotonic_ns()
+        while not stopping.is_set():
+            routed = await self.step()
+            now_ns = self._clock.monotonic_ns()
+            if routed:
+                worked_ns = now_ns
+            if routed >= self._policy.batch_rows_max:
+                await asyncio.sleep(0)
+                continue
+            busy = now_ns - worked_ns < self._policy.busy_for_ns
+            await _pause(stopping, self._policy.poll_busy_s if busy else self._policy.poll_idle_s)
+
+    async def _start(self) -> None:
+        position, event_id, queue_id = await self._store.counters()
+        self._numbers = Numbers(position, event_id, queue_id, {}, {})
+        await self._reload()
+
+    async def _reload(self) -> None:
+        self._configuration = await self._store.configuration(self._numbers.position + 1)
+        self._index = Index(self._configuration.subscriptions)
+        self._numbers = replace(self._numbers, sequences=self._configuration.sequences)
+
+    async def step(self) -> int:
+        """Route one batch; the number of rows routed, 0 if nothing waits."""
+        look = await self._store.waiting(self._floor.floor, self._policy.batch_rows_max)
+        self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+        if not look.rows:
+            return 0
+        self._floor.read(look.sequence_last)
+        rows = await self._choose(look)
+        owners = await self._owners(rows)
+        while True:
+            salts = self._random.token(SALT_BYTES * len(rows))
+            batch = stamp([(row, owners[row.outbox_id]) for row in rows], self._numbers, self._index, look.now, salts)
+            try:
+                xid = await self._store.write(batch, self._configuration.version)
+            except BatchAborted:
+                await self._understand_abort()
+                continue
+            break
+        self._numbers = batch.after
+        self._floor.wrote(xid)
+        self.batches_count += 1
+        return len(rows)
+
+    async def _understand_abort(self) -> None:
+        """After an abort: reload if the configuration moved, else somebody else wrote our tables and we must not."""
+        if await self._store.configuration_version() != self._configuration.version:
+            await self._reload()
+            return
+        if await self._store.counters() != (self._numbers.position, self._numbers.event_id, self._numbers.queue_id):
+            raise Fenced("the ledger's counters moved without this router", "only one router may write to a database")
+        raise StoreUnavailable("a batch was refused although nothing moved", "the router starts again from the tables")
+
+    async def _choose(self, look: Look) -> list[Captured]:
+        """The batch: the lowest rows, but no organisation takes all of it while others wait."""
+        limit = self._policy.batch_rows_max
+        rows: Sequence[Captured] = look.rows
+        if len(rows) < limit:
+            return in_order(rows)
+        dominating = dominant(rows, limit // 2)
+        now_ns = self._clock.monotonic_ns()
+        if dominating and now_ns - self._looked_at_others_ns >= self._policy.others_every_ns:
+            others = await self._store.waiting_of_others(self._floor.floor, limit, dominating)
+            if others:
+                rows = shared(rows, others, dominating, limit)
+            else:
+                # Looking past a large bulk is dear: not again before others had time to come.
+                self._looked_at_others_ns = self._clock.monotonic_ns()
+        # A full batch may cut a transaction in two, and with it rows that were drawn in the wrong order.
+        whole = {row.outbox_id: row for row in rows}
+        searched: set[int] = set()
+        while suspects := [row for row in missing_predecessors(list(whole.values())) if row.outbox_id not in searched]:
+            searched.update(row.outbox_id for row in suspects)
+            whole.update((row.outbox_id, row) for row in await self._store.predecessors(suspects))
+        return in_order(whole.values())
+
+    async def _owners(self, rows: Sequence[Captured]) -> dict[int, int]:
+        """The organisation's id for each row, by outbox id; names seen for the first time become organisations."""
+        named = {row.outbox_id: _usable(row.organisation) for row in rows if row.organisation_id is None}
+        known = self._configuration.organisations
+        if unknown := set(named.values()) - known.keys():
+            known = await self._store.add_organisations(sorted(unknown))
+            self._configuration = replace(self._configuration, organisations=known)
+        owners = {
+            row.outbox_id: row.organisation_id if row.organisation_id is not None else known[named[row.outbox_id]]
+            for row in rows
+        }
+        if fresh := set(owners.values()) - self._numbers.tails.keys():
+            tails = await self._store.tails(sorted(fresh))
+            self._numbers = replace(self._numbers, tails={**self._numbers.tails, **tails})
+        return owners
+
+
+def _usable(name: str | None) -> str:
+    """The organisation's name, or UNASSIGNED for one that cannot be a name."""
+    return name if name and len(name) <= _ORGANISATION_NAME_LENGTH_MAX else UNASSIGNED
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    """Wait, but not beyond `stopping`."""
+    if seconds < 0.1:  # noqa: PLR2004 - short enough that the event need not wake us
+        await asyncio.sleep(seconds)
+        return
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+Connect = Callable[[str], Awaitable[asyncpg.Connection]]
+
+
+async def run_router(
+    connect_engine: Connect,
+    connect_login: Connect,
+    clock: Clock,
+    random: Random,
+    stopping: asyncio.Event,
+    working: Callable[[bool], None] = lambda _: None,
+    policy: RouterPolicy | None = None,
+) -> None:
+    """Be the router, or its standby, until `stopping`; lost sessions are opened again.
+
+    `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
+    another's session). `working(True)` is called when this process becomes the router, `working(False)` when it ends.
+    """
+    policy = policy or RouterPolicy()
+    wait_s = 0.05
+    while not stopping.is_set():
+        writing: asyncpg.Connection | None = None
+        watching: asyncpg.Connection | None = None
+        try:
+            writing = await connect_engine("router")
+            watching = await connect_login("router watch")
+            store, watch = RouterStore(writing), RouterWatch(watching)
+            while not stopping.is_set() and not await store.lock():
+                if (pid := await watch.end_frozen(policy.frozen_after_s)) is not None:
+                    _log.warning("ended the session %s of a router that had stopped beating", pid)
+                await _pause(stopping, policy.standby_every_s)
+            if stopping.is_set():
+                return
+            _log.info("routing, on session %s", store.backend_pid)
+            await watch.beat(store.backend_pid)
+            working(True)  # noqa: FBT003 - a signal
+            wait_s = 0.05
+            await _route_and_beat(Router(store, clock, random, policy), watch, store.backend_pid, stopping, policy)
+        except (StoreUnavailable, Fenced) as error:
+            _log.warning("router starts again in %.2f s: %s", wait_s, error)
+            await _pause(stopping, wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+        finally:
+            working(False)  # noqa: FBT003 - a signal
+            await close(writing)
+            await close(watching)
+
+
+async def _route_and_beat(
+    router: Router, watch: RouterWatch, backend_pid: int, stopping: asyncio.Event, policy: RouterPolicy
+) -> None:
+    """Route and beat until one of them ends; the other ends with it."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(policy.beat_every_s)
+            await watch.beat(backend_pid)
+
+    routing = asyncio.create_task(router.run(stopping), name="router")
+    beating = asyncio.create_task(beat(), name="router heartbeat")
+    try:
+        done, _ = await asyncio.wait({routing, beating}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (routing, beating):
+            task.cancel()
+        await asyncio.gather(routing, beating, return_exceptions=True)

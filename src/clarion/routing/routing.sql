@@ -1,0 +1,158 @@
+-- The router's statements. All run on the connection that holds the router's lock.
+
+-- name: waiting
+-- One look: the clock, what the scan floor needs, and the lowest committed rows above the floor.
+-- In: floor, limit. Out: one row at least; its id is null if nothing waits. Index: outbox_pkey.
+SELECT look.*, o.*
+FROM (SELECT clock_timestamp() AS now, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS snapshot_xmin,
+             (SELECT last_value FROM clarion.outbox_id) AS sequence_last) AS look
+LEFT JOIN LATERAL (
+    SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
+           old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+    FROM clarion.outbox WHERE id > $1 ORDER BY id LIMIT $2
+) AS o ON true;
+
+-- name: waiting_of_others
+-- The same, without some organisations (by id, by name). In: floor, limit, ids, names. Scans past their rows.
+SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
+       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+FROM clarion.outbox
+WHERE id > $1 AND (organisation_id = ANY ($3::bigint[])) IS NOT TRUE AND (organisation = ANY ($4::text[])) IS NOT TRUE
+ORDER BY id LIMIT $2;
+
+-- name: predecessors
+-- Rows that ended where a nested row of the same transaction and object started, though drawn after it.
+-- In: lowest id, xids, resources, object ids, places. Rare: only after a full batch with nested rows.
+SELECT o.id, organisation_id, organisation, o.resource, action::text AS action, o.object_id, o.xid::text::bigint AS xid, depth,
+       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+FROM clarion.outbox o
+JOIN unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS wanted (xid, resource, object_id, place)
+  ON o.xid = wanted.xid::text::xid8 AND o.resource = wanted.resource AND o.object_id = wanted.object_id
+ AND o.new_ctid = wanted.place::tid
+WHERE o.id > $1;
+
+-- name: batch
+-- One batch, whole or not at all: takes the rows, ledgers them, queues their events, moves every counter by
+-- compare-and-set and compares the configuration's version. Any mismatch raises CL001.
+-- Out: this transaction's xid.
+WITH moved AS (
+    UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
+    WHERE position = $1 AND event_id = $2 AND queue_id = $3
+      AND (SELECT version FROM clarion.configuration) = $7
+    RETURNING 1
+), tails AS (
+    UPDATE clarion.organisation_counters c SET change_id = n.after_change_id, link = n.after_link
+    FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])
+         AS n (organisation_id, before_change_id, after_change_id, after_link)
+    WHERE c.organisation_id = n.organisation_id AND c.change_id = n.before_change_id
+    RETURNING 1
+), sequences AS (
+    UPDATE clarion.subscription_counters c SET sequence = n.after_sequence
+    FROM unnest($12::bigint[], $13::bigint[], $14::bigint[]) AS n (subscription_id, before_sequence, after_sequence)
+    WHERE c.subscription_id = n.subscription_id AND c.sequence = n.before_sequence
+    RETURNING 1
+), taken AS (
+    DELETE FROM clarion.outbox o
+    USING unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bytea[], $20::bytea[])
+          AS n (outbox_id, position, organisation_id, change_id, link, salt)
+    WHERE o.id = n.outbox_id
+    RETURNING n.position, n.organisation_id, n.change_id, n.link, n.salt, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
+              o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
+), ledgered AS (
+    INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, half_of, recorded_at, occurred_at, captured_at,
+                                xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new)
+    SELECT position, organisation_id, change_id, id, half_of, $21::timestamptz, occurred_at, captured_at,
+           xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new
+    FROM taken
+    RETURNING 1
+), queued AS (
+    INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard)
+    SELECT * FROM unnest($22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::bigint[],
+                         $28::bigint[], $29::bigint[], $30::smallint[])
+    RETURNING 1
+), verdict AS (
+    SELECT CASE
+        WHEN (SELECT count(*) FROM moved) <> 1 THEN clarion.abort_batch('counters or configuration moved')
+        WHEN (SELECT count(*) FROM tails) <> cardinality($8::bigint[]) THEN clarion.abort_batch('an organisation''s counter moved')
+        WHEN (SELECT count(*) FROM sequences) <> cardinality($12::bigint[]) THEN clarion.abort_batch('a subscription''s counter moved')
+        WHEN (SELECT count(*) FROM ledgered) <> cardinality($15::bigint[]) THEN clarion.abort_batch('a waiting row was gone')
+        WHEN (SELECT count(*) FROM queued) <> cardinality($22::bigint[]) THEN clarion.abort_batch('queue rows are missing')
+        ELSE 0
+    END AS nothing
+)
+SELECT pg_current_xact_id()::text::bigint AS xid,
+       CASE WHEN cardinality($22::bigint[]) > 0 THEN pg_notify('clarion_queue', '') END AS woken
+FROM verdict WHERE nothing = 0;
+
+-- name: counters
+SELECT position, event_id, queue_id FROM clarion.counters;
+
+-- name: tails
+-- The last number and link of each organisation asked for; one that never had a change starts at the genesis.
+-- In: organisation ids, genesis.
+WITH made AS (
+    INSERT INTO clarion.organisation_counters (organisation_id, change_id, link)
+    SELECT o, 0, $2 FROM unnest($1::bigint[]) AS o
+    ON CONFLICT (organisation_id) DO NOTHING
+    RETURNING organisation_id, change_id, link
+)
+SELECT organisation_id, change_id, link FROM made
+UNION ALL
+SELECT organisation_id, change_id, link FROM clarion.organisation_counters WHERE organisation_id = ANY ($1::bigint[]);
+
+-- name: organisations
+SELECT id, name FROM clarion.organisations;
+
+-- name: add_organisations
+-- Organisations that a row named for the first time. In: names.
+INSERT INTO clarion.organisations (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING;
+
+-- name: configuration_version
+SELECT version FROM clarion.configuration;
+
+-- name: active_subscriptions
+SELECT s.id, s.organisation_id, s.receiver_id, s.resource, s.action
+FROM clarion.subscriptions s JOIN clarion.receivers r ON r.id = s.receiver_id
+WHERE s.active AND s.deleted IS NULL AND r.deleted IS NULL;
+
+-- name: stamp_activations
+-- From which position on, and before which, subscriptions hold. In: active ids, their organisations, next position.
+WITH ended AS (
+    UPDATE clarion.activations SET until_position = $3
+    WHERE until_position IS NULL AND subscription_id <> ALL ($1::bigint[])
+)
+INSERT INTO clarion.activations AS a (subscription_id, organisation_id, from_position)
+SELECT n.subscription_id, n.organisation_id, $3 FROM unnest($1::bigint[], $2::bigint[]) AS n (subscription_id, organisation_id)
+WHERE NOT EXISTS (SELECT FROM clarion.activations o WHERE o.subscription_id = n.subscription_id AND o.until_position IS NULL)
+ON CONFLICT (subscription_id, from_position) DO UPDATE SET until_position = NULL;
+
+-- name: sequences
+-- The last sequence of each subscription asked for, made at 0 where absent. In: ids, organisations.
+WITH made AS (
+    INSERT INTO clarion.subscription_counters (subscription_id, organisation_id, sequence)
+    SELECT n.subscription_id, n.organisation_id, 0
+    FROM unnest($1::bigint[], $2::bigint[]) AS n (subscription_id, organisation_id)
+    ON CONFLICT (subscription_id) DO NOTHING
+    RETURNING subscription_id, sequence
+)
+SELECT subscription_id, sequence FROM made
+UNION ALL
+SELECT subscription_id, sequence FROM clarion.subscription_counters WHERE subscription_id = ANY ($1::bigint[]);
+
+-- name: lock
+-- Session lock of the one router of this database.
+SELECT pg_try_advisory_lock(1129071954, 1);
+
+-- name: beat
+-- The router lives. In: pid of the session that holds the lock.
+UPDATE clarion.router SET backend_pid = $1, beat_at = clock_timestamp();
+
+-- name: frozen
+-- The pid of a router's session that has not beaten for $1 seconds though it holds the lock; no row if all is well.
+SELECT r.backend_pid FROM clarion.router r
+JOIN pg_locks l ON l.pid = r.backend_pid AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 1
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+WHERE r.beat_at < clock_timestamp() - make_interval(secs => $1);
+
+-- name: end_session
+SELECT pg_terminate_backend($1);

@@ -1,0 +1,152 @@
+"""Numbers and links for a batch: from captured rows to the columns of the one statement. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import blake2b
+
+from clarion.core.ids import ReceiverId, shard_of
+from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest
+from clarion.ledger.change import Captured
+from clarion.routing.match import Index
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where an organisation's chain ends: the number and the link of its last change."""
+
+    change_id: int = 0
+    link: bytes = GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The counters as the router last wrote them; the statement compares them with the table."""
+
+    position: int
+    event_id: int
+    queue_id: int
+    tails: dict[int, Tail]
+    sequences: dict[int, int]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Columns of the batch statement, and the counters as they will stand after it."""
+
+    before: Numbers
+    after: Numbers
+    recorded_at: datetime
+    outbox_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    organisation_ids: list[int] = field(default_factory=list)
+    change_ids: list[int] = field(default_factory=list)
+    links: list[bytes] = field(default_factory=list)
+    salts: list[bytes] = field(default_factory=list)
+    queue_ids: list[int] = field(default_factory=list)
+    event_ids: list[int] = field(default_factory=list)
+    queue_organisation_ids: list[int] = field(default_factory=list)
+    receiver_ids: list[int] = field(default_factory=list)
+    subscription_ids: list[int] = field(default_factory=list)
+    queue_positions: list[int] = field(default_factory=list)
+    queue_sequences: list[int] = field(default_factory=list)
+    lanes: list[int] = field(default_factory=list)
+    shards: list[int] = field(default_factory=list)
+    changed_tails: dict[int, Tail] = field(default_factory=dict)
+    changed_sequences: dict[int, int] = field(default_factory=dict)
+
+
+def lane_of(resource: str, object_id: str) -> int:
+    """The object's lane within any receiver: 64 bits, signed. Two objects that share one merely wait for each other."""
+    digest = blake2b(f"{resource}\0{object_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def stamp(
+    rows: Sequence[tuple[Captured, int]], numbers: Numbers, index: Index, recorded_at: datetime, salts: bytes
+) -> Batch:
+    """Number and link the rows (each with its organisation's id) in the order given, and make their events.
+
+    `salts` holds SALT_BYTES for each row. Raises KeyError if a counter of a matched subscription is not in `numbers`.
+    """
+    batch = Batch(numbers, numbers, recorded_at)
+    position, event_id, queue_id = numbers.position, numbers.event_id, numbers.queue_id
+    tails, sequences = batch.changed_tails, batch.changed_sequences
+    for place, (row, organisation_id) in enumerate(rows):
+        position += 1
+        tail = tails.get(organisation_id) or numbers.tails.get(organisation_id) or Tail()
+        salt = salts[place * SALT_BYTES : (place + 1) * SALT_BYTES]
+        payload = payload_digest(salt, row.old, row.new, row.actor_id, row.actor_name, row.correlation_id)
+        change_id = tail.change_id + 1
+        tail = Tail(
+            change_id,
+            link(tail.link, organisation_id, change_id, recorded_at, row.resource, row.action, row.object_id, payload),
+        )
+        tails[organisation_id] = tail
+        batch.outbox_ids.append(row.outbox_id)
+        batch.positions.append(position)
+        batch.organisation_ids.append(organisation_id)
+        batch.change_ids.append(change_id)
+        batch.links.append(tail.link)
+        batch.salts.append(salt)
+        subscriptions = index.matching(organisation_id, row.resource, row.action)
+        if not subscriptions:
+            continue
+        lane = lane_of(row.resource, row.object_id)
+        for subscription in subscriptions:
+            event_id += 1
+            queue_id += 1
+            subscription_id = subscription.subscription_id
+            sequence = sequences.get(subscription_id, numbers.sequences[subscription_id]) + 1
+            sequences[subscription_id] = sequence
+            batch.queue_ids.append(queue_id)
+            batch.event_ids.append(event_id)
+            batch.queue_organisation_ids.append(organisation_id)
+            batch.receiver_ids.append(subscription.receiver_id)
+            batch.subscription_ids.append(subscription_id)
+            batch.queue_positions.append(position)
+            batch.queue_sequences.append(sequence)
+            batch.lanes.append(lane)
+            batch.shards.append(shard_of(ReceiverId(subscription.receiver_id)))
+    batch.after = replace(
+        numbers,
+        position=position,
+        event_id=event_id,
+        queue_id=queue_id,
+        tails={**numbers.tails, **tails},
+        sequences={**numbers.sequences, **sequences},
+    )
+    return batch
+
+
+class ScanFloor:
+    """The id below which every outbox row is decided: taken, or its transaction over.
+
+    Keeps the scan short while an old snapshot holds vacuum back. A reading of the sequence counts once every
+    transaction that ran at that moment has ended and one more look has found nothing below it.
+    """
+
+    def __init__(self) -> None:
+        self.floor = 0
+        self._reading: int | None = None
+        self._reading_xid: int | None = None
+
+    def read(self, sequence_last: int) -> None:
+        """Note the sequence's last value, as read before the batch statement whose xid `wrote` will give."""
+        if self._reading is None:
+            self._reading = sequence_last
+
+    def wrote(self, xid: int) -> None:
+        """The batch statement's transaction: whoever drew an id up to the reading has a lower xid."""
+        if self._reading is not None and self._reading_xid is None:
+            self._reading_xid = xid
+
+    def looked(self, snapshot_xmin: int, lowest_waiting: int | None) -> None:
+        """A look above the floor in a snapshot with this xmin found `lowest_waiting` first."""
+        if self._reading is None or self._reading_xid is None or snapshot_xmin <= self._reading_xid:
+            return
+        reached = self._reading if lowest_waiting is None else min(self._reading, lowest_waiting - 1)
+        self.floor = max(self.floor, reached)
+        self._reading = self._reading_xid = None

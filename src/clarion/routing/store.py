@@ -1,0 +1,210 @@
+"""The router's reads and its one statement, on the connection that holds its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from clarion.database.pool import store_errors
+from clarion.database.statements import load_statements
+from clarion.ledger.chain import GENESIS
+from clarion.ledger.change import Captured
+from clarion.routing.match import Subscription
+from clarion.routing.stamp import Batch, Tail
+
+_SQL = load_statements("clarion.routing", "routing.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the outbox found: the database's clock, the snapshot, the lowest rows."""
+
+    now: datetime
+    snapshot_xmin: int
+    sequence_last: int
+    rows: tuple[Captured, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What is matched against, as of one version."""
+
+    version: int
+    subscriptions: tuple[Subscription, ...]
+    organisations: dict[str, int]
+    sequences: dict[int, int]
+
+
+class RouterStore:
+    """Statements of routing.sql. Raises StoreUnavailable, BatchAborted or InvariantBroken."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def backend_pid(self) -> int:
+        """The server process of the session that holds the lock."""
+        return self._connection.get_server_pid()
+
+    async def lock(self) -> bool:
+        """Whether this session now is the router's."""
+        with store_errors("router lock"):
+            return bool(await self._connection.fetchval(_SQL["lock"]))
+
+    async def waiting(self, floor: int, limit: int) -> Look:
+        """The lowest `limit` committed rows above the floor."""
+        with store_errors("read the outbox"):
+            records = await self._connection.fetch(_SQL["waiting"], floor, limit)
+        first = records[0]
+        rows = () if first["id"] is None else tuple(_captured(record) for record in records)
+        return Look(first["now"], first["snapshot_xmin"], first["sequence_last"], rows)
+
+    async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
+        """The lowest rows of all organisations but `owners`."""
+        ids = [owner for owner in owners if isinstance(owner, int)]
+        names = [owner for owner in owners if isinstance(owner, str)]
+        with store_errors("read the outbox"):
+            records = await self._connection.fetch(_SQL["waiting_of_others"], floor, limit, ids, names)
+        return [_captured(record) for record in records]
+
+    async def predecessors(self, rows: Sequence[Captured]) -> list[Captured]:
+        """Rows that ended where one of these started, in the same transaction and object, drawn later."""
+        with store_errors("read the outbox"):
+            records = await self._connection.fetch(
+                _SQL["predecessors"],
+                min(row.outbox_id for row in rows),
+                [row.xid for row in rows],
+                [row.resource for row in rows],
+                [row.object_id for row in rows],
+                [row.old_ctid for row in rows],
+            )
+        return [_captured(record) for record in records]
+
+    async def write(self, batch: Batch, version: int) -> int:
+        """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile."""
+        before, after = batch.before, batch.after
+        tails, sequences = batch.changed_tails, batch.changed_sequences
+        with store_errors("route a batch"):
+            record = await self._connection.fetchrow(
+                _SQL["batch"],
+                before.position,
+                before.event_id,
+                before.queue_id,
+                after.position,
+                after.event_id,
+                after.queue_id,
+                version,
+                list(tails),
+                [before.tails.get(organisation_id, Tail()).change_id for organisation_id in tails],
+                [tail.change_id for tail in tails.values()],
+                [tail.link for tail in tails.values()],
+                list(sequences),
+                [before.sequences[subscription_id] for subscription_id in sequences],
+                list(sequences.values()),
+                batch.outbox_ids,
+                batch.positions,
+                batch.organisation_ids,
+                batch.change_ids,
+                batch.links,
+                batch.salts,
+                batch.recorded_at,
+                batch.queue_ids,
+                batch.event_ids,
+                batch.queue_organisation_ids,
+                batch.receiver_ids,
+                batch.subscription_ids,
+                batch.queue_positions,
+                batch.queue_sequences,
+                batch.lanes,
+                batch.shards,
+            )
+        assert record is not None  # noqa: S101 - the statement raises or returns one row
+        return int(record["xid"])
+
+    async def counters(self) -> tuple[int, int, int]:
+        """Last position, event id and queue id."""
+        with store_errors("read counters"):
+            record = await self._connection.fetchrow(_SQL["counters"])
+        assert record is not None  # noqa: S101 - the table has exactly one row
+        return record["position"], record["event_id"], record["queue_id"]
+
+    async def tails(self, organisation_ids: Sequence[int]) -> dict[int, Tail]:
+        """Where the chains of these organisations end."""
+        with store_errors("read chains"):
+            records = await self._connection.fetch(_SQL["tails"], list(organisation_ids), GENESIS)
+        return {record["organisation_id"]: Tail(record["change_id"], record["link"]) for record in records}
+
+    async def add_organisations(self, names: Sequence[str]) -> dict[str, int]:
+        """All organisations by name, after adding those that are new."""
+        with store_errors("add organisations"):
+            await self._connection.execute(_SQL["add_organisations"], list(names))
+            records = await self._connection.fetch(_SQL["organisations"])
+        return {record["name"]: record["id"] for record in records}
+
+    async def configuration_version(self) -> int:
+        with store_errors("read the configuration"):
+            return int(await self._connection.fetchval(_SQL["configuration_version"]))
+
+    async def configuration(self, next_position: int) -> Configuration:
+        """What is configured now; activations are stamped to hold from `next_position` on."""
+        with store_errors("read the configuration"):
+            async with self._connection.transaction(isolation="repeatable_read"):
+                version = int(await self._connection.fetchval(_SQL["configuration_version"]))
+                subscriptions = tuple(
+                    Subscription(r["id"], r["organisation_id"], r["receiver_id"], r["resource"], r["action"])
+                    for r in await self._connection.fetch(_SQL["active_subscriptions"])
+                )
+                ids = [s.subscription_id for s in subscriptions]
+                owners = [s.organisation_id for s in subscriptions]
+                await self._connection.execute(_SQL["stamp_activations"], ids, owners, next_position)
+                sequences = await self._connection.fetch(_SQL["sequences"], ids, owners)
+                organisations = await self._connection.fetch(_SQL["organisations"])
+        return Configuration(
+            version,
+            subscriptions,
+            {record["name"]: record["id"] for record in organisations},
+            {record["subscription_id"]: record["sequence"] for record in sequences},
+        )
+
+
+class RouterWatch:
+    """A second connection: beats for the router that works, ends the session of one that froze."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def beat(self, backend_pid: int) -> None:
+        with store_errors("router heartbeat"):
+            await self._connection.execute(_SQL["beat"], backend_pid)
+
+    async def end_frozen(self, after_seconds: float) -> int | None:
+        """The pid of the session ended because its router stopped beating; None if all is well."""
+        with store_errors("watch the router"):
+            pid = await self._connection.fetchval(_SQL["frozen"], after_seconds)
+            if pid is not None:
+                await self._connection.execute(_SQL["end_session"], pid)
+            return None if pid is None else int(pid)
+
+
+def _captured(record: Any) -> Captured:  # noqa: ANN401 - asyncpg's Record is untyped
+    return Captured(
+        record["id"],
+        record["organisation_id"],
+        record["organisation"],
+        record["resource"],
+        record["action"],
+        record["object_id"],
+        record["xid"],
+        record["depth"],
+        record["old_ctid"],
+        record["new_ctid"],
+        record["actor_id"],
+        record["actor_name"],
+        record["correlation_id"],
+        record["old"],
+        record["new"],
+    )

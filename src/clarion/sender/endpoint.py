@@ -1,0 +1,58 @@
+"""Endpoints opened: the one place where a receiver's sealed secrets become usable for sending."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clarion.sender.seal import Sealer
+from clarion.sender.send import Endpoint
+from clarion.sender.sign import secret_bytes
+
+__all__ = ["Endpoint", "SealedEndpoint", "header_binding", "open_endpoint", "secret_binding"]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEndpoint:
+    """A receiver as the tables have it: secret and header values sealed. Fields as in Endpoint."""
+
+    receiver_id: int
+    organisation_id: int
+    uri: str
+    content_type: str
+    header_names: tuple[str, ...]
+    header_values_sealed: tuple[bytes, ...]
+    secret_sealed: bytes
+    signatures: tuple[str, ...]
+    timeout_s: int
+    concurrency: int
+    expected_response_code: int | None
+
+
+def secret_binding(organisation_id: int, receiver_id: int) -> str:
+    """What a receiver's sealed secret is bound to."""
+    return f"secret:{organisation_id}:{receiver_id}"
+
+
+def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
+    """What a header's sealed value is bound to."""
+    return f"header:{organisation_id}:{receiver_id}:{name.lower()}"
+
+
+def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
+    """The endpoint with its secrets in clear. Raises SecretUnreadable."""
+    secret = sealer.unseal(sealed.secret_sealed, secret_binding(sealed.organisation_id, sealed.receiver_id))
+    headers = tuple(
+        (name, sealer.unseal(value, header_binding(sealed.organisation_id, sealed.receiver_id, name)).decode())
+        for name, value in zip(sealed.header_names, sealed.header_values_sealed, strict=True)
+    )
+    return Endpoint(
+        receiver_id=sealed.receiver_id,
+        uri=sealed.uri,
+        content_type=sealed.content_type,
+        headers=headers,
+        secrets=(secret_bytes(secret.decode()),),
+        signatures=sealed.signatures,
+        timeout_s=sealed.timeout_s,
+        concurrency=sealed.concurrency,
+        expected_response_code=sealed.expected_response_code,
+    )

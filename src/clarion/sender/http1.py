@@ -1,0 +1,288 @@
+"""One HTTP/1.1 connection: a request goes out, an answer comes back, nothing else is understood.
+
+The parser calls back while it reads, so callbacks only note what they saw; every decision is taken in
+`buffer_updated` after the parser returned, when no byte of the old answer is left to be mistaken for the next.
+A connection is used again only after an answer that was complete, within limits, followed by nothing, and not
+marked `connection: close`. There is no code for redirects, compression or upgrades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from clarion.sender.outcome import Failure, Outcome
+
+HEADERS_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 200
+INTERIM_MAX = 16
+BODY_READ_BYTES_MAX = 64 * 1024
+BODY_KEPT_BYTES_MAX = 4 * 1024
+ANSWER_BYTES_MAX = 3 * 64 * 1024
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class Owner(Protocol):
+    """Who holds a connection; called from the event loop, never from `begin`."""
+
+    def exchange_ended(self, connection: Http1Connection, failure: Failure | None) -> None:
+        """The exchange begun last is over: answered (the connection holds the answer), or failed."""
+        ...
+
+    def connection_ended(self, connection: Http1Connection) -> None:
+        """The connection is gone; called once."""
+        ...
+
+
+class _AnswerRefused(Exception):
+    """Stops the parser from within a callback."""
+
+
+class Http1Connection(asyncio.BufferedProtocol):
+    """A connection to one receiver, with at most one exchange at a time.
+
+    After `exchange_ended` the answer is in `status_code`, `headers` (as received) and `body` (its first 4 KiB);
+    it stays until the next `begin`. `usable` tells whether another exchange may begin; `loss` why the connection
+    ended while none was under way.
+    """
+
+    __slots__ = (
+        "_body_bytes",
+        "_complete",
+        "_headers_bytes",
+        "_headers_complete",
+        "_interim_count",
+        "_keep",
+        "_lost",
+        "_owner",
+        "_parser",
+        "_read_buffer",
+        "_received_bytes",
+        "_transport",
+        "_violation",
+        "body",
+        "busy",
+        "exchanges_count",
+        "headers",
+        "idle_since_ns",
+        "loss",
+        "opened_ns",
+        "peer_address",
+        "source_address",
+        "status_code",
+        "usable",
+    )
+
+    def __init__(self, owner: Owner, read_buffer: memoryview, source_address: str, peer_address: str) -> None:
+        """`read_buffer` may be shared by all connections of an event loop: what is read into it is parsed at once."""
+        self._owner = owner
+        self._read_buffer = read_buffer
+        self.source_address = source_address
+        self.peer_address = peer_address
+        self._parser = HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._lost = False
+        self.usable = False
+        self.busy = False
+        self.exchanges_count = 0
+        self.idle_since_ns = 0
+        self.opened_ns = 0
+        self.loss: Failure | None = None
+        # What is noted of one exchange; `_clear` makes it anew.
+        self.status_code: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body: bytes = b""
+        self._body_bytes: int = 0
+        self._complete: bool = False
+        self._headers_bytes: int = 0
+        self._headers_complete: bool = False
+        self._interim_count: int = 0
+        self._keep: bool = False
+        self._received_bytes: int = 0
+        self._violation: str | None = None
+
+    def __repr__(self) -> str:
+        state = "lost" if self._lost else "busy" if self.busy else "idle" if self.usable else "closing"
+        return f"Http1Connection({self.source_address} -> {self.peer_address}, {state}, {self.exchanges_count})"
+
+    # What the owner calls
+
+    @property
+    def answered_any(self) -> bool:
+        """Whether any byte came back in the exchange begun last."""
+        return self._received_bytes > 0
+
+    def begin(self, request: bytes) -> None:
+        """Send a request. The connection must be usable and not busy."""
+        assert self._transport is not None
+        assert self.usable
+        assert not self.busy
+        self._clear()
+        self.busy = True
+        self.exchanges_count += 1
+        self._transport.write(request)
+
+    def abandon(self) -> None:
+        """End the connection at once, without a word to the owner about the exchange under way."""
+        self.busy = False
+        self._drop()
+
+    def close(self) -> None:
+        """End an idle connection in good order."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.close()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.usable = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self.busy:
+            self._drop()  # nobody asked: the next answer could not be told from this
+            return
+        self._received_bytes += nbytes
+        try:
+            self._parser.feed_data(self._read_buffer[:nbytes])
+        except HttpParserUpgrade:
+            self._violation = self._violation or "the receiver switches to another protocol"
+        except HttpParserError as error:
+            self._violation = self._violation or f"the answer is not HTTP/1.1: {str(error)[:120]}"
+        if self._complete:
+            self._answered()
+        elif self._violation is not None:
+            self._fail(Failure(Outcome.PROTOCOL_ERROR, self._violation))
+        elif not self._headers_complete and self._received_bytes > HEADERS_BYTES_MAX:
+            self._fail(Failure(Outcome.PROTOCOL_ERROR, _HEADERS_TOO_LARGE))
+        elif self._received_bytes > ANSWER_BYTES_MAX:
+            self._keep = False  # chunk extensions or trailers without end; the status is what counts
+            self._answered()
+
+    def eof_received(self) -> bool:
+        self.usable = False
+        return False  # the transport closes, connection_lost decides
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.usable = False
+        if self.busy:
+            if self._headers_complete and not self._is_framed():
+                self._complete = True  # a body without a length ends with the connection
+                self._answered()
+            else:
+                self._fail(self._closed(exc))
+        else:
+            self.loss = self._closed(exc)
+        if self._transport is not None:
+            self._owner.connection_ended(self)
+
+    # What the parser calls; notes only
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._keep = False
+            raise _AnswerRefused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers_bytes += len(name) + len(value)
+        self.headers.append((name, value))
+        if self._headers_bytes > HEADERS_BYTES_MAX:
+            self._refuse(_HEADERS_TOO_LARGE)
+        if len(self.headers) > HEADERS_MAX:
+            self._refuse(f"the answer has more than {HEADERS_MAX} headers")
+
+    def on_headers_complete(self) -> None:
+        status_code = self._parser.get_status_code()
+        if self._parser.get_http_version() not in {"1.1", "1.0"}:
+            self._refuse("the answer is not HTTP/1.1")
+        if status_code == 101:
+            self._refuse("the receiver switches to another protocol")
+        if status_code < 200:
+            self._interim_count += 1
+            if status_code < 100:
+                self._refuse("the answer is not HTTP/1.1: invalid status code")
+            if self._interim_count > INTERIM_MAX:
+                self._refuse(f"more than {INTERIM_MAX} interim answers")
+            return
+        self.status_code = status_code
+        self._headers_complete = True
+        self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        if self._body_bytes < BODY_KEPT_BYTES_MAX:
+            self.body += body[: BODY_KEPT_BYTES_MAX - self._body_bytes]
+        self._body_bytes += len(body)
+        if self._body_bytes > BODY_READ_BYTES_MAX:
+            # The status is what counts; the rest is not worth reading.
+            self._complete = True
+            self._keep = False
+            raise _AnswerRefused
+
+    def on_message_complete(self) -> None:
+        if self._headers_complete:
+            self._complete = True
+        else:
+            self.headers = []  # those of an interim answer
+
+    # Endings
+
+    def _answered(self) -> None:
+        self.busy = False
+        if self._keep and self._violation is None:
+            self._owner.exchange_ended(self, None)
+            return
+        self._drop()
+        self._owner.exchange_ended(self, None)
+
+    def _fail(self, failure: Failure) -> None:
+        self.busy = False
+        self._drop()
+        self._owner.exchange_ended(self, failure)
+
+    def _drop(self) -> None:
+        self.usable = False
+        if self._transport is not None and not self._lost:
+            self._transport.abort()
+
+    def _clear(self) -> None:
+        self.status_code = None
+        self.headers = []
+        self.body = b""
+        self._body_bytes = 0
+        self._complete = False
+        self._headers_bytes = 0
+        self._headers_complete = False
+        self._interim_count = 0
+        self._keep = False
+        self._received_bytes = 0
+        self._violation = None
+
+    def _refuse(self, violation: str) -> None:
+        self._violation = violation
+        raise _AnswerRefused
+
+    def _is_framed(self) -> bool:
+        return any(name.lower() in _FRAMING for name, _ in self.headers)
+
+    def _closed(self, exc: Exception | None) -> Failure:
+        where = "in the middle of its answer" if self.answered_any else "before it answered"
+        if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return Failure(Outcome.TLS_FAILED, f"the TLS session ended {where}: {tls_reason(exc)}")
+        how = "reset" if isinstance(exc, ConnectionResetError) else "closed"
+        return Failure(Outcome.CONNECTION_CLOSED, f"the receiver {how} the connection {where}")
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """OpenSSL's reason in words, as `tlsv1 alert protocol version`."""
+    return (error.reason or "unknown reason").replace("_", " ").lower()[:120]
+
+
+_HEADERS_TOO_LARGE = f"the answer's headers are larger than {HEADERS_BYTES_MAX // 1024} KiB"

@@ -1,0 +1,149 @@
+"""Names to addresses, within a time budget, and the check of a URI at registration."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from clarion.sender.address import (
+    Address,
+    AddressNotAllowed,
+    Network,
+    Target,
+    check_answers,
+    parse_webhook_uri,
+    refusal_of_answers,
+)
+
+RESOLVE_BUDGET_S = 2.0
+LOOKUPS_AT_ONCE_MAX = 64
+ANSWERS_MAX = 64
+
+# getaddrinfo's ways to say that an authority answered: no such name, or a name without addresses.
+_NOT_RESOLVED = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+_lookups = threading.BoundedSemaphore(LOOKUPS_AT_ONCE_MAX)
+
+
+class NameNotResolved(Exception):
+    """An authority says that the name does not exist or has no address."""
+
+
+class ResolverFailed(Exception):
+    """The lookup gave no answer: our resolver failed, refused, or took longer than the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class UriWarning:
+    """Something about an accepted URI that its owner should know. `code` is stable, as NAME_NOT_RESOLVED."""
+
+    code: str
+    message: str
+
+
+async def resolve(host: str, port: int, budget_s: float = RESOLVE_BUDGET_S) -> list[Address]:
+    """All addresses of a name, in the resolver's order of preference, without repetitions.
+
+    Raises NameNotResolved or ResolverFailed; the latter also for more than 64 answers. A lookup that outlives
+    its budget goes on in a thread of its own, which holds up neither other lookups nor the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Address]] = loop.create_future()
+    name = host.encode("ascii")  # as bytes, since Python would map text by the older IDNA 2003
+
+    def settle(addresses: list[Address], error: OSError | UnicodeError | None) -> None:
+        if found.done():
+            return
+        if error is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(_translate(error))
+
+    def look_up() -> None:
+        addresses: list[Address] = []
+        failed: OSError | UnicodeError | None = None
+        try:
+            addresses = _addresses(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP))
+        except (OSError, UnicodeError) as error:
+            failed = error
+        finally:
+            _lookups.release()
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(settle, addresses, failed)
+
+    if not _lookups.acquire(blocking=False):
+        raise ResolverFailed(f"{LOOKUPS_AT_ONCE_MAX} lookups are under way already")
+    try:
+        threading.Thread(target=look_up, name="clarion-lookup", daemon=True).start()
+    except RuntimeError as error:
+        _lookups.release()
+        raise ResolverFailed("no thread for the lookup") from error
+    try:
+        async with asyncio.timeout(budget_s):
+            addresses = await found
+    except TimeoutError:
+        raise ResolverFailed(f"no answer within {budget_s:g} s") from None
+    if len(addresses) > ANSWERS_MAX:
+        raise ResolverFailed(f"more than {ANSWERS_MAX} addresses")
+    if not addresses:
+        raise NameNotResolved("the name has no address")
+    return addresses
+
+
+def _addresses(answers: Sequence[tuple[object, ...]]) -> list[Address]:
+    found: dict[Address, None] = {}
+    for family, *_, address in answers:
+        if not isinstance(address, tuple):
+            continue
+        if family == socket.AF_INET:
+            found[IPv4Address(address[0])] = None
+        elif family == socket.AF_INET6:
+            found[IPv6Address(str(address[0]).partition("%")[0])] = None
+    return list(found)
+
+
+def _translate(error: OSError | UnicodeError) -> NameNotResolved | ResolverFailed:
+    if isinstance(error, socket.gaierror) and error.errno in _NOT_RESOLVED:
+        return NameNotResolved("the name does not exist or has no address")
+    if isinstance(error, UnicodeError):
+        return NameNotResolved("the name cannot be looked up")
+    return ResolverFailed(error.strerror or "the lookup failed")
+
+
+async def addresses_of(target: Target, allowed: Sequence[Network]) -> list[Address]:
+    """The checked addresses of a target: its literal, or every answer of one lookup.
+
+    Raises NameNotResolved, ResolverFailed, or AddressNotAllowed if any one answer is forbidden.
+    """
+    addresses = [target.literal] if target.literal is not None else await resolve(target.host, target.port)
+    check_answers(addresses, allowed, only_allowed=target.only_allowed)
+    return addresses
+
+
+async def check_uri(text: str, allowed: Sequence[Network]) -> list[UriWarning]:
+    """Warnings about a webhook URI that may be registered; empty when there is nothing to say.
+
+    Takes at most the resolver's budget of 2 s. A name that does not resolve today is accepted with the warning
+    NAME_NOT_RESOLVED, unless it is acceptable only by its addresses (inside names, other ports).
+    Raises UriRefused or AddressNotAllowed.
+    """
+    target = parse_webhook_uri(text, allowed)
+    try:
+        await addresses_of(target, allowed)
+    except AddressNotAllowed:
+        raise refusal_of_answers(target) from None
+    except (NameNotResolved, ResolverFailed):
+        if target.only_allowed:
+            raise refusal_of_answers(target) from None
+        return [
+            UriWarning(
+                "NAME_NOT_RESOLVED",
+                f"{target.host} does not resolve today: events will be tried and will fail until it does",
+            )
+        ]
+    return []

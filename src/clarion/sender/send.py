@@ -1,0 +1,276 @@
+"""One attempt from start to Outcome.
+
+    send ── template, bytes ──▶ pool ── free or new connection ──▶ http1 ── answer ──▶ judged ──▶ done
+
+Callbacks throughout: on a kept connection no task and no timer is made for a request. Deadlines are looked at
+by one sweep every 50 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clarion.core.clock import Clock
+from clarion.core.errors import RequestRefused
+from clarion.sender.address import Network, parse_webhook_uri
+from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, kept_headers, retry_after_s
+from clarion.sender.connection import BLOCKED, Opener
+from clarion.sender.outcome import Attempt, Failure, Outcome
+from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
+from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
+
+SWEEP_S = 0.05
+_HOUSEKEEPING_NS = 1_000_000_000
+_STALL_NS = 1_000_000_000
+_CLOSE_BUDGET_S = 1.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What is needed to reach a receiver.
+
+    `secrets` has the current one first; during a rotation all sign. `signatures` holds "V1" and, if the receiver
+    asked for it, "ION". `timeout_s` is the whole attempt's deadline, `concurrency` the connections at most.
+    Pass the same object as long as nothing changed: it is compared at each send.
+    """
+
+    receiver_id: int
+    uri: str
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    secrets: tuple[bytes, ...]
+    signatures: tuple[str, ...]
+    timeout_s: int
+    concurrency: int
+    expected_response_code: int | None
+
+    def __repr__(self) -> str:
+        return f"Endpoint(receiver_id={self.receiver_id}, uri={self.uri!r}, headers and secrets hidden)"
+
+
+class _Receiver:
+    """An endpoint made ready; `template` and `pool` are missing when nothing may be sent to it."""
+
+    __slots__ = ("endpoint", "pool", "template", "used_ns")
+
+    def __init__(self, endpoint: Endpoint, template: RequestTemplate | None, pool: Pool | None, used_ns: int) -> None:
+        self.endpoint = endpoint
+        self.template = template
+        self.pool = pool
+        self.used_ns = used_ns
+
+
+class Sender:
+    """Sends requests to receivers. Made inside a running event loop, ended by `close`."""
+
+    def __init__(self, clock: Clock, *, allowed_networks: Sequence[Network], ca_file: Path | None) -> None:
+        """`allowed_networks` may be sent to although policy forbids them; `ca_file` adds authorities (PEM).
+
+        Raises EnvironmentRefused when `ca_file` cannot be used.
+        """
+        self._clock = clock
+        self._allowed = tuple(allowed_networks)
+        self._opener = Opener(self._allowed, ca_file)
+        self._loop = asyncio.get_running_loop()
+        self._receivers: dict[int, _Receiver] = {}
+        self._retired: list[Pool] = []
+        self._active: set[Exchange] = set()
+        self._closed = False
+        self._swept_ns = self._tidied_ns = clock.monotonic_ns()
+        self._stalled_ns = 0
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def __repr__(self) -> str:
+        return f"Sender(receivers={len(self._receivers)}, active={len(self._active)})"
+
+    def send(
+        self,
+        endpoint: Endpoint,
+        message_id: str,
+        timestamp_s: int,
+        body: bytes,
+        extra_headers: tuple[tuple[str, str], ...],
+        done: Callable[[Attempt], None],
+    ) -> None:
+        """Make one attempt; `done` gets its Attempt, once and never before this returns.
+
+        `message_id` is the `webhook-id` (letters, digits, `_`, `-`), `timestamp_s` the attempt's time in Unix
+        seconds, `extra_headers` Clarion's own for this attempt. Raises nothing.
+        """
+        now_ns = self._clock.monotonic_ns()
+        exchange = Exchange(
+            endpoint.expected_response_code,
+            self._clock.wall(),
+            now_ns,
+            now_ns + endpoint.timeout_s * 1_000_000_000,
+            done,
+        )
+        self._active.add(exchange)
+        if self._closed:
+            self._fail_later(exchange, _CLOSED)
+            return
+        receiver = self._receivers.get(endpoint.receiver_id)
+        if receiver is None or (receiver.endpoint is not endpoint and receiver.endpoint != endpoint):
+            receiver = self._prepare(endpoint, now_ns)
+        receiver.used_ns = now_ns
+        if receiver.template is None or receiver.pool is None:
+            self._fail_later(exchange, BLOCKED)
+            return
+        try:
+            exchange.request = receiver.template.build(message_id, timestamp_s, body, extra_headers)
+        except RequestUnsendable as error:
+            _log.warning("a request to receiver %d was not sent: %s", endpoint.receiver_id, error)
+            self._fail_later(exchange, BLOCKED)
+            return
+        receiver.pool.submit(exchange)
+
+    async def close(self) -> None:
+        """End all attempts (as OVERLOADED, not counting against receivers) and all connections."""
+        self._closed = True
+        self._timer.cancel()
+        for exchange in list(self._active):
+            self._end(exchange, _CLOSED)
+        pools = [receiver.pool for receiver in self._receivers.values() if receiver.pool is not None]
+        pools += self._retired
+        try:
+            async with asyncio.timeout(_CLOSE_BUDGET_S):
+                await asyncio.gather(*(pool.shut() for pool in pools))
+        except TimeoutError:
+            _log.debug("connections were still closing when the sender ended")
+        self._receivers.clear()
+        self._retired.clear()
+
+    def _prepare(self, endpoint: Endpoint, now_ns: int) -> _Receiver:
+        """The endpoint made ready, with the pool it had if the target is still the same."""
+        former = self._receivers.get(endpoint.receiver_id)
+        pool = former.pool if former is not None else None
+        template: RequestTemplate | None = None
+        target = None
+        try:
+            target = parse_webhook_uri(endpoint.uri, self._allowed)
+            template = request_template(
+                target, endpoint.content_type, endpoint.headers, endpoint.secrets, endpoint.signatures
+            )
+        except (RequestRefused, RequestUnsendable) as error:
+            _log.warning("nothing can be sent to receiver %d: %s", endpoint.receiver_id, error)
+        limit = max(1, endpoint.concurrency)
+        if pool is not None and (target is None or (pool.target.host, pool.target.port) != (target.host, target.port)):
+            pool.retire()
+            self._retired.append(pool)
+            pool = None
+        if pool is not None:
+            pool.limit = limit
+        elif target is not None:
+            pool = Pool(target, limit, self._opener, self._clock, self._finish)
+        receiver = self._receivers[endpoint.receiver_id] = _Receiver(endpoint, template, pool, now_ns)
+        return receiver
+
+    def _finish(self, exchange: Exchange, failure: Failure | None) -> Callable[[], None]:
+        """Judge an exchange that ended; what is returned tells the caller of `send`."""
+        self._active.discard(exchange)
+        attempt = self._attempt(exchange, failure)
+        done = exchange.done
+        return lambda: done(attempt)
+
+    def _attempt(self, exchange: Exchange, failure: Failure | None) -> Attempt:
+        connection = exchange.connection
+        duration_ms = (self._clock.monotonic_ns() - exchange.started_ns) // 1_000_000
+        if connection is None or connection.status_code is None:
+            failure = failure or Failure(Outcome.PROTOCOL_ERROR, "the answer has no status")
+            return Attempt(
+                outcome=failure.outcome,
+                started_at=exchange.started_at,
+                duration_ms=duration_ms,
+                status_code=None,
+                response_headers=(),
+                response_body=b"",
+                error=failure.error,
+                source_address=connection.source_address if connection is not None else None,
+                peer_address=connection.peer_address if connection is not None else exchange.peer_address,
+                retry_after_s=None,
+                ours=failure.ours,
+            )
+        status_code = connection.status_code
+        if failure is None:
+            outcome, error = judge_status(status_code, exchange.expected_response_code)
+        else:
+            outcome, error = failure.outcome, failure.error
+        return Attempt(
+            outcome=outcome,
+            started_at=exchange.started_at,
+            duration_ms=duration_ms,
+            status_code=status_code,
+            response_headers=kept_headers(connection.headers),
+            response_body=connection.body,
+            error=error,
+            source_address=connection.source_address,
+            peer_address=connection.peer_address,
+            retry_after_s=(
+                retry_after_s(connection.headers, self._clock.wall())
+                if failure is None and status_code in RETRY_AFTER_STATUSES
+                else None
+            ),
+            ours=failure is not None and failure.ours,
+        )
+
+    def _fail_later(self, exchange: Exchange, failure: Failure) -> None:
+        self._loop.call_soon(self._end, exchange, failure)
+
+    def _end(self, exchange: Exchange, failure: Failure) -> None:
+        """End an exchange that is still active by our decision."""
+        if exchange not in self._active:
+            return
+        tell = self._finish(exchange, failure)
+        if exchange.pool is not None:
+            exchange.pool.take_back(exchange)
+        tell()
+
+    def _sweep(self) -> None:
+        """End what is past its deadline; every second, close what has been idle for too long."""
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        now_ns = self._clock.monotonic_ns()
+        late = now_ns - self._swept_ns > _STALL_NS
+        self._swept_ns = now_ns
+        if late:
+            # This process stood still (starved or stopped). Answers that wait in the sockets are read before the
+            # next sweep; whoever is without one then cannot be blamed on the receiver.
+            self._stalled_ns = now_ns
+            return
+        for exchange in [exchange for exchange in self._active if exchange.deadline_ns <= now_ns]:
+            self._end(exchange, self._deadline_failure(exchange))
+        if now_ns - self._tidied_ns >= _HOUSEKEEPING_NS:
+            self._tidied_ns = now_ns
+            self._tidy(now_ns)
+
+    def _deadline_failure(self, exchange: Exchange) -> Failure:
+        limit_s = (exchange.deadline_ns - exchange.started_ns) // 1_000_000_000
+        if exchange.deadline_ns <= self._stalled_ns:
+            return Failure(Outcome.OVERLOADED, "this process stood still during the attempt", ours=True)
+        if exchange.connection is not None:
+            began = "the answer was not complete" if exchange.connection.answered_any else "no answer"
+            return Failure(Outcome.TIMED_OUT, f"{began} within {limit_s} s")
+        if exchange.pool is not None and exchange.pool.is_opening:
+            return Failure(Outcome.TIMED_OUT, f"no connection within {limit_s} s")
+        return Failure(Outcome.OVERLOADED, f"no connection was free within {limit_s} s", ours=True)
+
+    def _tidy(self, now_ns: int) -> None:
+        for pool in self._retired:
+            pool.close_idle(now_ns)
+        self._retired = [pool for pool in self._retired if not pool.is_empty]
+        forgotten: list[int] = []
+        for receiver_id, receiver in self._receivers.items():
+            if receiver.pool is not None:
+                receiver.pool.close_idle(now_ns)
+            if now_ns - receiver.used_ns > IDLE_NS_MAX and (receiver.pool is None or receiver.pool.is_empty):
+                forgotten.append(receiver_id)
+        for receiver_id in forgotten:
+            del self._receivers[receiver_id]
+
+
+_CLOSED = Failure(Outcome.OVERLOADED, "this process is shutting down", ours=True)

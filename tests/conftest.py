@@ -1,0 +1,146 @@
+"""What tests share: one server for the session, a fresh migrated database for each test, the real command line."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from clarion.database.address import DatabaseAddress
+from clarion.database.embedded import EmbeddedServer
+from clarion.database.migrate import adopt
+from harness.cluster import installed_server
+from harness.process import CLARION, ClarionProcess, clean_environment
+
+try:
+    from clarion.app import prepare_database
+except ImportError:
+    from clarion.database.migrate import migrate as prepare_database
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+TEMPLATE = "clarion_template"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres", choices=("embedded", "debian15"), default="embedded", help="the server behind `database`"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"postgres: {config.getoption('--postgres')}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the session when a process that works in its directories is still there at the end."""
+    base = str(tmp_path_factory.getbasetemp())
+    yield
+    left = [line for line in _processes() if base in line]
+    assert not left, f"processes left behind: {left}"
+
+
+def _processes() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found.append(f"{process.name} {command} in {(process / 'cwd').readlink()}")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseAddress]:
+    """The session's PostgreSQL server, as its superuser, on database `postgres`."""
+    if pytestconfig.getoption("--postgres") == "debian15":
+        with (
+            tempfile.TemporaryDirectory(prefix="clarion15.") as directory,
+            installed_server(DEBIAN_15, Path(directory)) as address,
+        ):
+            yield address
+    else:
+        with EmbeddedServer(tmp_path_factory.mktemp("server")) as address:
+            yield address.with_database("postgres")
+
+
+@contextmanager
+def _administering(server: DatabaseAddress) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def template(server: DatabaseAddress) -> str:
+    """The name of a migrated database that nobody may connect to; the others are copies of it."""
+    with _administering(server) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+        prepare_database(server.with_database(TEMPLATE))
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(TEMPLATE)))
+    return TEMPLATE
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def make_database(server: DatabaseAddress, request: pytest.FixtureRequest) -> Iterator[Callable[..., DatabaseAddress]]:
+    """Makes databases that are dropped after the test: migrated ones, or empty ones with `migrated=False`."""
+    names = []
+
+    def make(*, migrated: bool = True) -> DatabaseAddress:
+        name = f"test_{next(_numbers)}"
+        source = request.getfixturevalue("template") if migrated else "template0"
+        with _administering(server) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+            )
+        names.append(name)
+        address = server.with_database(name)
+        if migrated:
+            with psycopg.connect(address.url) as connection:
+                adopt(connection)
+        return address
+
+    yield make
+    with _administering(server) as connection:
+        for name in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(make_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    """A fresh migrated database of its own incarnation, as superuser. Its roles are those of the template."""
+    return make_database()
+
+
+@pytest.fixture
+def clarion_process(tmp_path: Path) -> Iterator[Callable[..., ClarionProcess]]:
+    """Starts `clarion ARGUMENTS…` in an empty directory with a clean environment; `CLARION_*` as keywords.
+
+    The data directory is `.clarion` in the test's own directory unless told otherwise. At the end each process group is
+    killed, and the embedded server that it left is stopped.
+    """
+    data_dirs: set[Path] = set()
+    with ExitStack() as ending:
+
+        def start(*arguments: str, home: Path = tmp_path, command: str = CLARION, **settings: str) -> ClarionProcess:
+            environment = clean_environment(home, **settings)
+            data_dirs.add(home / environment.get("CLARION_DATA_DIR", ".clarion"))
+            process = ClarionProcess([command, *arguments], environment, home)
+            ending.callback(process.kill)
+            return process
+
+        yield start
+    for data_dir in data_dirs:
+        EmbeddedServer(data_dir)._stop()

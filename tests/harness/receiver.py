@@ -1,0 +1,172 @@
+"""A receiver in a process of its own: real TLS, real HTTP, every request written down before it is answered.
+
+The path decides what it does: `/ok` answers 200, `/status/503` that status, `/hang` nothing, `/close` closes, `/switch`
+answers the status that stands in the switch file (see `ReceiverProcess.switch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import httptools
+import orjson
+import uvloop
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as it arrived; `at` in Unix seconds, header names in lower case."""
+
+    at: float
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def message_id(self) -> str:
+        return self.headers["webhook-id"]
+
+    def json(self) -> dict[str, Any]:
+        """The body, parsed."""
+        parsed: dict[str, Any] = orjson.loads(self.body)
+        return parsed
+
+
+class ReceiverProcess:
+    """The receiver from the test's side."""
+
+    def __init__(self, directory: Path, certificate: tuple[Path, Path], host: str = "127.0.0.1") -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._log = directory / "received.log"
+        self._log.touch()
+        self._switch = directory / "switch"
+        self.switch(200)
+        with socket.create_server((host, 0)) as listening:
+            self.port: int = listening.getsockname()[1]
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.harness.receiver",
+                    str(listening.fileno()),
+                    *(str(path) for path in (*certificate, self._log, self._switch)),
+                ],
+                cwd=_ROOT,
+                pass_fds=[listening.fileno()],
+            )
+        self.host = host
+
+    def uri(self, path: str = "/ok") -> str:
+        """The address to register."""
+        return f"https://{self.host}:{self.port}{path}"
+
+    def switch(self, status: int) -> None:
+        """What `/switch` answers from now on."""
+        fresh = self._switch.with_suffix(".new")
+        fresh.write_text(str(status))
+        fresh.replace(self._switch)
+
+    def received(self) -> list[Received]:
+        """All requests so far, in the order of arrival."""
+        result = []
+        for line in self._log.read_bytes().splitlines():
+            at, path, headers, body = orjson.loads(line)
+            result.append(Received(at, path, headers, body.encode("latin-1")))
+        return result
+
+    def count(self) -> int:
+        """How many requests came, without reading them."""
+        return self._log.read_bytes().count(b"\n")
+
+    def wait_for(self, count: int, timeout_s: float = 10) -> list[Received]:
+        """All requests, once there are at least `count`; fails after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while self.count() < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.count()} requests after {timeout_s} s, not {count}")
+            time.sleep(0.01)
+        return self.received()
+
+    def __enter__(self) -> ReceiverProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, log: int, switch: Path) -> None:
+        self._log = log
+        self._switch = switch
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._path = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not asyncio's by inheritance, only by behaviour.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self._path = url.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        assert self._transport is not None
+        line = orjson.dumps([time.time(), self._path, self._headers, bytes(self._body).decode("latin-1")])
+        os.write(self._log, line + b"\n")
+        path, self._headers, self._body = self._path, {}, bytearray()
+        if path == "/hang":
+            return
+        if path == "/close":
+            self._transport.abort()
+            return
+        status = b"200"
+        if path == "/switch":
+            status = self._switch.read_bytes()
+        elif path.startswith("/status/"):
+            status = path.removeprefix("/status/").encode()
+        self._transport.write(b"HTTP/1.1 %b X\r\ncontent-length: 2\r\n\r\nok" % status)
+
+
+async def _serve(listening: socket.socket, certificate: str, key: str, log: str, switch: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    appending = os.open(log, os.O_WRONLY | os.O_APPEND)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: _Connection(appending, Path(switch)), sock=listening, ssl=context, backlog=1024
+    )
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:6]))
