@@ -7,17 +7,21 @@ process alone, median of five rounds, beside the floor: the same bytes written a
 protocol that neither signs nor parses.
 """
 
+# ruff: noqa: ARG002 - the signatures are asyncio's
+
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import ssl
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from ipaddress import ip_network
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,19 +29,27 @@ from typing import cast
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt, Outcome
 from clarion.sender.send import Endpoint, Sender
-from tests.tls import make_authority
+from tls import make_authority
 
 ROUNDS = 5
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: bench\r\ncontent-length: 2\r\n\r\nok"
 
 
-class Receiver(asyncio.Protocol):
+class Receiver(asyncio.BufferedProtocol):
     """Answers every request; requests never overlap on a connection."""
+
+    buffer = memoryview(bytearray(64 * 1024))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self.buffer[:nbytes]))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
@@ -61,7 +73,16 @@ class Receiver(asyncio.Protocol):
             self._transport.write(ANSWER)
 
 
+def stay_on(core: int) -> None:
+    """Keep this process on one core, so that sender and receiver do not push each other off."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
 def serve(certificate: Path, key: Path, ready: Connection) -> None:
+    stay_on(1)
+
     async def run() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
@@ -96,6 +117,10 @@ class Bare(asyncio.BufferedProtocol):
             self._finished.set_result(None)
 
 
+def _same(protocol: Bare) -> Bare:
+    return protocol
+
+
 async def floor_us(port: int, ca_file: Path, connections: int, requests: int, size: int) -> float:
     loop = asyncio.get_running_loop()
     context = ssl.create_default_context(cafile=ca_file)
@@ -106,7 +131,7 @@ async def floor_us(port: int, ca_file: Path, connections: int, requests: int, si
     for _ in range(connections):
         wait: asyncio.Future[None] = loop.create_future()
         protocol = Bare(request, share, wait)
-        await loop.create_connection(lambda protocol=protocol: protocol, "127.0.0.1", port, ssl=context)
+        await loop.create_connection(partial(_same, protocol), "127.0.0.1", port, ssl=context)
         waits.append(wait)
         protocols.append(protocol)
     before = time.process_time()
@@ -144,20 +169,24 @@ async def sender_us(sender: Sender, endpoint: Endpoint, connections: int, reques
 
 async def measure(port: int, ca_file: Path, options: argparse.Namespace) -> dict[str, float]:
     endpoint = Endpoint(
-        1, f"https://127.0.0.1:{port}/hook", "application/json", (), (b"k" * 32,), ("V1",), 15, options.connections, None
+        1,
+        f"https://127.0.0.1:{port}/hook",
+        "application/json",
+        (),
+        (b"k" * 32,),
+        ("V1",),
+        15,
+        options.connections,
+        None,
     )
     body = b"x" * options.body
     sender = Sender(SystemClock(), allowed_networks=[ip_network("127.0.0.0/8")], ca_file=ca_file)
     try:
         await sender_us(sender, endpoint, options.connections, 500, body)
-        ours = [
-            await sender_us(sender, endpoint, options.connections, options.requests, body) for _ in range(ROUNDS)
-        ]
+        ours = [await sender_us(sender, endpoint, options.connections, options.requests, body) for _ in range(ROUNDS)]
     finally:
         await sender.close()
-    floors = [
-        await floor_us(port, ca_file, options.connections, options.requests, options.body) for _ in range(ROUNDS)
-    ]
+    floors = [await floor_us(port, ca_file, options.connections, options.requests, options.body) for _ in range(ROUNDS)]
     cost, floor = statistics.median(ours), statistics.median(floors)
     return {
         "cpu_us_per_post": round(cost, 1),
@@ -178,8 +207,11 @@ def main() -> None:
         authority = make_authority(Path(directory))
         certificate, key = authority.issue(addresses=["127.0.0.1"])
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(certificate, key, theirs), daemon=True)
+        process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(certificate, key, theirs), daemon=True
+        )
         process.start()
+        stay_on(0)
         try:
             figures = uvloop.run(measure(ours.recv(), authority.ca_file, options))
         finally:

@@ -13,16 +13,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from clarion.app import prepare_database
 from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
 from clarion.database.migrate import adopt
 from harness.cluster import installed_server
 from harness.process import CLARION, ClarionProcess, clean_environment
-
-try:
-    from clarion.app import prepare_database
-except ImportError:
-    from clarion.database.migrate import migrate as prepare_database
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "clarion_template"

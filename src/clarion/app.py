@@ -18,11 +18,19 @@ from clarion.core.system import SystemClock, SystemRandom
 from clarion.database import pool
 from clarion.database.address import DatabaseAddress
 from clarion.database.check import check_server, connect
-from clarion.database.embedded import opened
+from clarion.database.embedded import EmbeddedServer
 from clarion.database.migrate import adopt, assert_migrated, identity_mismatch, migrate
 from clarion.database.roles import Roles, read_roles
 
 _log = logging.getLogger(__name__)
+
+WATCH_ROLES_EVERY_S = 0.25
+ROLE_SILENT_AFTER_S = 5.0
+_BEATING = """
+    SELECT coalesce((SELECT beat_at > clock_timestamp() - make_interval(secs => $1) FROM clarion.router), false) AS router,
+           EXISTS (SELECT FROM clarion.workers
+                   WHERE ended_at IS NULL AND beat_at > clock_timestamp() - make_interval(secs => $1)) AS delivery
+"""
 
 
 @contextmanager
@@ -32,15 +40,26 @@ def open_database(settings: Settings, *, progress: Callable[[str], None] = lambd
     The embedded server is started or joined, and migrated; a database of the user's own must have been migrated.
     Raises EnvironmentRefused.
     """
-    url = settings.database_url.get_secret_value() if settings.database_url is not None else None
-    with opened(url, settings.data_dir) as address:
-        if url is None:
-            prepare_database(address, progress=progress)
-        else:
-            with connect(address, autocommit=True) as connection:
-                check_server(connection)
-            assert_migrated(address)
+    with open_server(settings, progress=progress) as (address, _):
         yield address
+
+
+@contextmanager
+def open_server(
+    settings: Settings, *, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[DatabaseAddress, EmbeddedServer | None]]:
+    """As `open_database`, with the embedded server for whoever has to keep it alive; None if it is not ours."""
+    if settings.database_url is None:
+        server = EmbeddedServer(settings.data_dir)
+        with server as address:
+            prepare_database(address, progress=progress)
+            yield address, server
+        return
+    address = DatabaseAddress(settings.database_url.get_secret_value())
+    with connect(address, autocommit=True) as connection:
+        check_server(connection)
+    assert_migrated(address)
+    yield address, None
 
 
 def prepare_database(address: DatabaseAddress, *, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -221,4 +240,39 @@ async def run_api(
     clock, random = SystemClock(), SystemRandom()
     with connect(address) as connection:
         key = load_secret_key(settings, connection)
-    await serve_api(settings, address, listening, clock, random, Sealer(key, random), stopping, started)
+    beating: dict[str, bool] = {"router": False, "delivery": False}
+    watch = asyncio.create_task(_watch_roles(address, beating), name="watch roles")
+    try:
+        await serve_api(
+            settings,
+            address,
+            listening,
+            clock,
+            random,
+            Sealer(key, random),
+            stopping,
+            started,
+            lambda: beating,
+        )
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch_roles(address: DatabaseAddress, beating: dict[str, bool]) -> None:
+    """Keep `beating` true for each role that has a live owner, on whichever host."""
+    while True:
+        connection: asyncpg.Connection | None = None
+        try:
+            connection = await pool.connect(address, role=None, name="watch roles")
+            while True:
+                with pool.store_errors("watch roles"):
+                    row = await connection.fetchrow(_BEATING, ROLE_SILENT_AFTER_S)
+                assert row is not None
+                beating.update(router=row["router"], delivery=row["delivery"])
+                await asyncio.sleep(WATCH_ROLES_EVERY_S)
+        except StoreUnavailable:
+            beating.update(router=False, delivery=False)
+            await asyncio.sleep(WATCH_ROLES_EVERY_S)
+        finally:
+            await pool.close(connection)

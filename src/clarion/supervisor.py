@@ -21,6 +21,7 @@ STOP_DEADLINE_S = 35.0
 _RESTART_FIRST_S, _RESTART_MAX_S = 0.1, 5.0
 _HEALTHY_AFTER_NS = 10_000_000_000
 _FINAL_EXIT_CODES = (2, 3)
+_LOOK_AT_SERVER_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,17 @@ class Part:
 class Supervisor:
     """Runs parts until told to stop. `ready` is called once, when every part has said so."""
 
-    def __init__(self, parts: Sequence[Part], database_url: str, clock: Clock, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        database_url: str,
+        clock: Clock,
+        ready: Callable[[], None],
+        revive: Callable[[], bool] | None = None,
+    ) -> None:
+        """`revive` starts an embedded server again if it died, and says whether it had."""
         self._parts = parts
+        self._revive = revive
         self._database_url = database_url
         self._clock = clock
         self._ready = ready
@@ -53,6 +63,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         tasks = [asyncio.create_task(self._keep(part), name=part.name) for part in self._parts]
+        watch = asyncio.create_task(self._watch_server())
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -60,7 +71,21 @@ class Supervisor:
         finally:
             self._stopping.set()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await watch
         return self._interrupted
+
+    async def _watch_server(self) -> None:
+        """Keep the embedded server alive, if there is one."""
+        while self._revive is not None and not self._stopping.is_set():
+            try:
+                if await asyncio.to_thread(self._revive):
+                    _log.warning("the embedded PostgreSQL had died; it runs again")
+            except EnvironmentRefused as error:
+                _log.error("%s", error)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), _LOOK_AT_SERVER_EVERY_S)
+            except TimeoutError:
+                continue
 
     def _interrupt(self) -> None:
         self._interrupted = True

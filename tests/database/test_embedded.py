@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness.process import ClarionProcess, clean_environment
 
 from clarion.core.errors import EnvironmentRefused
 from clarion.database.embedded import EmbeddedServer
+from harness.process import ClarionProcess, clean_environment
 
 # A process that uses the server until it is told to leave by SIGTERM.
 USER = """
@@ -221,7 +221,7 @@ def test_relative_directory_is_the_same_directory(data_dir: Path, monkeypatch: p
 def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(EnvironmentRefused, match="unusable.*CLARION_DATA_DIR"):
+        with pytest.raises(EnvironmentRefused, match=r"unusable.*CLARION_DATA_DIR"):
             EmbeddedServer(path).start()
 
 

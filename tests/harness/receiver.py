@@ -16,13 +16,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import httptools
 import orjson
 import uvloop
 
-_ROOT = Path(__file__).resolve().parents[2]
+_TESTS = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class ReceiverProcess:
                 [
                     sys.executable,
                     "-m",
-                    "tests.harness.receiver",
+                    "harness.receiver",
                     str(listening.fileno()),
                     *(str(path) for path in (*certificate, self._log, self._switch)),
                 ],
-                cwd=_ROOT,
+                cwd=_TESTS,
                 pass_fds=[listening.fileno()],
             )
         self.host = host
@@ -100,7 +100,7 @@ class ReceiverProcess:
             time.sleep(0.01)
         return self.received()
 
-    def __enter__(self) -> ReceiverProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -20,7 +20,7 @@ from clarion.database.roles import Roles, read_roles
 TRIGGER = "!clarion_capture"
 TRUNCATE_TRIGGER = "!clarion_truncate"
 
-_FUNCTION = files("clarion.capture").joinpath("attach.sql").read_text(encoding="utf-8")
+_FUNCTION: LiteralString = files("clarion.capture").joinpath("attach.sql").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +125,12 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
     for statement in (
         "REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
         "ALTER FUNCTION {function}() OWNER TO {capture}",
-        "CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table}"
-        " FOR EACH ROW EXECUTE FUNCTION {function}()",
-        "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {table}"
-        " FOR EACH STATEMENT EXECUTE FUNCTION clarion.refuse_truncate()",
+        "CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()",
+        "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {table} EXECUTE FUNCTION clarion.refuse_truncate()",
         "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
         "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate}",
     ):
-        connection.execute(sql.SQL(cast("LiteralString", statement)).format(**names))
+        connection.execute(sql.SQL(statement).format(**names))
 
 
 def _columns(connection: psycopg.Connection[Any], attachment: Attachment) -> list[str]:
@@ -251,7 +249,7 @@ def _function_of(
         sql.SQL("OLD.{0}::text IS DISTINCT FROM NEW.{0}::text").format(sql.Identifier(column))
         for column in identifying
     )
-    return sql.SQL(cast("LiteralString", _FUNCTION)).format(**parts)
+    return sql.SQL(_FUNCTION).format(**parts)
 
 
 def _key(record: sql.Composable, keys: Sequence[str]) -> sql.Composable:
@@ -268,3 +266,31 @@ def _row(record: sql.Composable, columns: Sequence[str], columns_count: int) -> 
         return sql.SQL("row_to_json({})::text").format(record)
     kept = sql.SQL(", ").join(sql.SQL("{}.{}").format(record, sql.Identifier(column)) for column in columns)
     return sql.SQL("(SELECT row_to_json(kept)::text FROM (SELECT {}) AS kept)").format(kept)
+
+
+def detach(connection: psycopg.Connection[Any], resource: str) -> None:
+    """Take a resource's triggers off and forget it, in one transaction. What was captured before is still delivered.
+
+    Raises UsageInvalid if there is no such resource, it is one of Clarion's own, or a subscription listens for it.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('clarion.attach'))")
+        connection.execute("SET LOCAL lock_timeout = '10s'")
+        row = connection.execute(
+            "SELECT schema_name, table_name FROM clarion.resources WHERE name = %s", (resource,)
+        ).fetchone()
+        if row is None:
+            raise UsageInvalid(f"detach: there is no resource {resource}", "`clarion attach` lists what is attached")
+        if resource in {own.resource for own in OWN_RESOURCES}:
+            raise UsageInvalid(f"detach: {resource} is Clarion's own")
+        listening = connection.execute(
+            "SELECT count(*) FROM clarion.subscriptions WHERE resource = %s AND deleted IS NULL", (resource,)
+        ).fetchone()
+        if listening is not None and listening[0]:
+            raise UsageInvalid(f"detach: {listening[0]} subscriptions listen for {resource}", "delete them first")
+        table = sql.Identifier(*row)
+        for trigger in (TRIGGER, TRUNCATE_TRIGGER):
+            connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
+        function = sql.Identifier("clarion", f"capture_{resource.lower()}")
+        connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+        connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -62,7 +63,15 @@ def main() -> NoReturn:
 
     Exit codes: 0; 1 a check failed; 2 usage or setting; 3 the environment refuses; 4 the API refused; 130 interrupted.
     """
-    sys.exit(run(sys.argv[1:]))
+    for request in (signal.SIGTERM, signal.SIGHUP):
+        # What is open is closed on the way out: the last user of an embedded server stops it.
+        if signal.getsignal(request) is signal.SIG_DFL:
+            signal.signal(request, lambda number, _: sys.exit(128 + number))
+    code = run(sys.argv[1:])
+    for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # All is done: an interrupt while the interpreter ends must not change the code.
+        signal.signal(request, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -33,7 +33,7 @@ def serve(roles: tuple[str, ...], *, adopting: bool) -> int:
     Prints `clarion ready on http://HOST:PORT` when requests are answered and changes are delivered. Logs go to stderr.
     SIGTERM or Ctrl-C ends it: what is under way is finished first.
     """
-    from clarion.app import bootstrap, listen, load_secret_key, open_database, settle_identity
+    from clarion.app import bootstrap, listen, load_secret_key, open_server, settle_identity
     from clarion.core.system import SystemClock
     from clarion.database.check import connect
     from clarion.supervisor import Part, Supervisor
@@ -43,7 +43,7 @@ def serve(roles: tuple[str, ...], *, adopting: bool) -> int:
     configure(settings.log_level, "serve")
     wanted = frozenset(roles or ROLES)
     listening = listen(settings) if "api" in wanted else None
-    with open_database(settings, progress=lambda line: click.echo(line, err=True)) as address:
+    with open_server(settings, progress=lambda line: click.echo(line, err=True)) as (address, embedded):
         with connect(address) as connection:
             load_secret_key(settings, connection)
             held = settle_identity(connection, adopting=adopting)
@@ -68,6 +68,7 @@ def serve(roles: tuple[str, ...], *, adopting: bool) -> int:
             sys.stdout.flush()
 
         async def supervise() -> bool:
-            return await Supervisor(parts, address.url, SystemClock(), ready).run()
+            revive = embedded.revive if embedded is not None else None
+            return await Supervisor(parts, address.url, SystemClock(), ready, revive).run()
 
         return _INTERRUPTED if asyncio.run(supervise()) else 0

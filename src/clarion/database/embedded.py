@@ -42,11 +42,15 @@ SUPERUSER = "postgres"
 _START_SECONDS_MAX = 300
 _ANSWER_SECONDS_MAX = 30
 _STOP_SECONDS_MAX = 60
+_LEAVE_SECONDS_MAX = 15
 _POLL_SECONDS = 0.02
-_SOCKET_NAME = "/.s.PGSQL.5432"
+_SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103
 _LOG_BYTES_MAX = 10 * 1024 * 1024
 _OTHER_DIRECTORY = "choose another directory with CLARION_DATA_DIR, or set CLARION_DATABASE_URL"
+
+_LAUNCH = '"$0" -D "$1" </dev/null >>"$2" 2>&1 & echo $!'
+_STILL_LEAVING = ("shared memory block", "is still in use")
 
 _CONFIGURATION = """\
 # Written by clarion at each start of the server; put your own settings into postgresql.auto.conf (ALTER SYSTEM).
@@ -138,6 +142,19 @@ class EmbeddedServer:
         finally:
             self._close()
 
+    def revive(self) -> bool:
+        """Starts the server again if it died (a SIGKILL, no memory); whether it had. Only between start and stop.
+
+        Raises EnvironmentRefused when it does not start.
+        """
+        if self._running() is not None:
+            return False
+        with self._turn():
+            if self._running() is not None:
+                return False
+            self._start()
+            return True
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
@@ -205,29 +222,40 @@ class EmbeddedServer:
         return socket_directory
 
     def _launch(self, account: Account, programs: Path) -> None:
-        tried_until = time.monotonic() + 15
+        """Runs the server and waits until it takes connections. Not by pg_ctl: that one gives paths to a shell."""
+        options = account.subprocess_options() | {"cwd": self.cluster}
+        tried_until = time.monotonic() + _LEAVE_SECONDS_MAX
         while True:
             log_offset = self.log_file.stat().st_size
-            command = [str(programs / "pg_ctl"), "start", "--wait", f"--timeout={_START_SECONDS_MAX}", "--silent"]
-            started = subprocess.run(
-                [*command, f"--pgdata={self.cluster}", f"--log={self.log_file}"],
+            # The shell leaves at once, so that the server is nobody's child and outlives us without a zombie.
+            launched = subprocess.run(
+                ["/bin/sh", "-c", _LAUNCH, str(programs / "postgres"), str(self.cluster), str(self.log_file)],
                 check=False,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 env=_environment(),
                 start_new_session=True,
-                **account.subprocess_options(),
+                **options,
             )
-            if started.returncode == 0:
+            if self._is_ready(int(launched.stdout)):
                 return
-            reason = _last_reason(self.log_file, log_offset) or f"pg_ctl ended with {started.returncode}"
+            reason = _last_reason(self.log_file, log_offset) or "it ended without a word"
             # After a SIGKILL of the postmaster its children need a moment to notice and leave.
-            if "shared memory block" in reason and time.monotonic() < tried_until:
-                time.sleep(0.2)
+            if any(text in reason for text in _STILL_LEAVING) and time.monotonic() < tried_until:
+                time.sleep(0.1)
                 continue
             hint = f"free some space or {_OTHER_DIRECTORY}" if "No space left" in reason else f"see {self.log_file}"
             raise EnvironmentRefused(f"the embedded server in {self._data_dir} does not start: {reason}", hint)
+
+    def _is_ready(self, pid: int) -> bool:
+        """True once server `pid` takes connections, False when it ended. Recovery after a crash may take minutes."""
+        while _is_postmaster(pid, self.cluster):
+            with suppress(OSError, IndexError):
+                lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+                if lines[0] == str(pid) and lines[7].strip() == "ready":
+                    return True
+            time.sleep(_POLL_SECONDS)
+        return False
 
     def _stop(self) -> None:
         found = self._postmaster()
@@ -318,12 +346,12 @@ class EmbeddedServer:
             # Copied or unpacked by root.
             account.own_tree(self.cluster)
             self.cluster.chmod(0o700)
-        stale = self.cluster / "postmaster.pid"
-        if stale.exists():
-            # `_running` saw that its process is gone or another one: PostgreSQL would refuse a process id that the
-            # system has since given to somebody else. Its check of the shared memory still guards the cluster.
-            stale.unlink()
         socket_directory = self._socket_directory()
+        for stale in (self.cluster / "postmaster.pid", socket_directory / f"{_SOCKET_NAME}.lock"):
+            # `_running` saw that its process is gone or another one: PostgreSQL would refuse a process id that is a
+            # zombie's, or that the system has given to somebody else. Its check of the shared memory still guards the
+            # cluster.
+            stale.unlink(missing_ok=True)
         socket_directory.mkdir(mode=0o700, exist_ok=True)
         if socket_directory.is_symlink() or socket_directory.stat().st_uid not in {0, os.geteuid(), account.uid}:
             raise EnvironmentRefused(f"{socket_directory} belongs to somebody else", _OTHER_DIRECTORY)
@@ -346,7 +374,7 @@ class EmbeddedServer:
     def _socket_directory(self) -> Path:
         inside = self._data_dir / "socket"
         # libpq reads a comma in `host` as the start of another host.
-        if len(str(inside).encode()) + len(_SOCKET_NAME) <= _SOCKET_PATH_BYTES_MAX and re.fullmatch(
+        if len(str(inside).encode()) + len(_SOCKET_NAME) + 1 <= _SOCKET_PATH_BYTES_MAX and re.fullmatch(
             r'[^,"\\\x00-\x1f]+', str(inside)
         ):
             return inside
@@ -449,10 +477,16 @@ def _is_postmaster(pid: int, cluster: Path) -> bool:
 
 
 def _ensure_database(address: DatabaseAddress) -> None:
-    with psycopg.connect(address.with_database("postgres").url, autocommit=True) as connection:
-        name = address.database or DATABASE_NAME
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    """Makes the database if it is absent. Raises EnvironmentRefused when the server cannot (no space, for one)."""
+    try:
+        with psycopg.connect(address.with_database("postgres").url, autocommit=True) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE_NAME)))
+    except psycopg.Error as error:
+        raise EnvironmentRefused(
+            f"the embedded server makes no database {DATABASE_NAME!r}: {_one_line(error)}",
+            f"free some space or {_OTHER_DIRECTORY}",
+        ) from error
 
 
 def _forget_leftovers(data_dir: Path) -> None:
@@ -484,5 +518,5 @@ def _reason(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: psycopg.Error) -> str:
+    return error.diag.message_primary or " ".join(str(error).split())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -142,6 +142,20 @@ def _with_cursors(
     rows: Sequence[Row], sort: Sequence[SortKey], place: Callable[[Row], Sequence[Any]]
 ) -> tuple[tuple[str, Row], ...]:
     return tuple((encode_cursor(sort, place(row)), row) for row in rows)
+
+
+def sort_keys(columns: Mapping[str, SortKey], names: Sequence[str]) -> list[SortKey]:
+    """The sort that names as `CREATED_DESC` ask for, ended by the id, which tells equal rows apart.
+
+    A column named twice counts the first time. `columns` has an entry `ID`.
+    """
+    keys: dict[str, SortKey] = {}
+    for name in (*names, "ID_ASC"):
+        column, _, direction = name.rpartition("_")
+        keys.setdefault(column, replace(columns[column], descending=direction == "DESC"))
+        if column == "ID":
+            break
+    return list(keys.values())
 
 
 def number(value: Any) -> int:

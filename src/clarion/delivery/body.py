@@ -20,14 +20,17 @@ def render(event: Event) -> bytes:
     captured with. Data that would not fit is left out and `data_omitted` says so.
     """
     change = event.change
-    head = b'{"event_id":%d,"subscription_id":%d,"resource":%s,"action":%s,"object_id":%s,"change_id":%d,"sequence":%d' % (
-        event.event_id,
-        event.subscription_id,
-        _resource(change.resource),
-        _ACTIONS[change.action],
-        quote(change.object_id),
-        change.change_id,
-        event.sequence,
+    head = (
+        b'{"event_id":%d,"subscription_id":%d,"resource":%s,"action":%s,"object_id":%s,"change_id":%d,"sequence":%d'
+        % (
+            event.event_id,
+            event.subscription_id,
+            _resource(change.resource),
+            _ACTIONS[change.action],
+            quote(change.object_id),
+            change.change_id,
+            event.sequence,
+        )
     )
     head += b',"occurred_at":"%s","recorded_at":"%s","actor":%s,"correlation_id":%s' % (
         timestamp(change.occurred_at).encode(),
@@ -41,7 +44,11 @@ def render(event: Event) -> bytes:
     if len(body) <= BODY_BYTES_MAX:
         return body
     body = b'%s,"changed":%s,"data":null,"previous":null,"data_omitted":true}' % (head, changed)
-    return body if len(body) <= BODY_BYTES_MAX else b'%s,"changed":null,"data":null,"previous":null,"data_omitted":true}' % head
+    return (
+        body
+        if len(body) <= BODY_BYTES_MAX
+        else b'%s,"changed":null,"data":null,"previous":null,"data_omitted":true}' % head
+    )
 
 
 def _actor(change: Change) -> bytes:

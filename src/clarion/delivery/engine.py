@@ -47,7 +47,18 @@ OWN_FAULT_WAIT_MS = 5_000
 class _Receiver:
     """What the engine remembers of one receiver."""
 
-    __slots__ = ("events", "in_flight", "lanes", "limit", "loaded_upto", "loading", "overflowing", "queued", "ready", "settings")
+    __slots__ = (
+        "events",
+        "in_flight",
+        "lanes",
+        "limit",
+        "loaded_upto",
+        "loading",
+        "overflowing",
+        "queued",
+        "ready",
+        "settings",
+    )
 
     def __init__(self, settings: ReceiverSettings | None) -> None:
         self.settings = settings

@@ -31,7 +31,9 @@ class Queue:
     async def load_tail(self, after_queue_id: int, without_receivers: Sequence[int], limit: int) -> list[Event]:
         """Rows above `after_queue_id`, by ascending queue id."""
         with store_errors("load the queue"):
-            records = await self._reading.fetch(SQL["load_tail"], _SHARDS, after_queue_id, list(without_receivers), limit)
+            records = await self._reading.fetch(
+                SQL["load_tail"], _SHARDS, after_queue_id, list(without_receivers), limit
+            )
         return [_event(record) for record in records]
 
     async def load_receiver(self, wanted: LoadReceiver) -> list[Event]:
@@ -83,7 +85,7 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> str | None:
     return orjson.dumps(pairs).decode() if pairs else None
 
 
-def _event(record: Any) -> Event:  # noqa: ANN401 - asyncpg's Record is untyped
+def _event(record: Any) -> Event:
     change = Change(
         record["position"],
         record["change_id"],

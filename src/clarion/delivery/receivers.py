@@ -48,13 +48,13 @@ async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Rece
         try:
             endpoints[record["id"]] = open_endpoint(_sealed(record), sealer)
         except SecretUnreadable as error:
-            _log.error("receiver %s is held: %s", record["id"], error)  # noqa: TRY400 - the traceback says no more
+            _log.error("receiver %s is held: %s", record["id"], error)
         settings[record["id"]] = _settings(record, usable=record["id"] in endpoints)
     live = {record["id"]: record["expires_after_seconds"] for record in subscriptions}
     return Receivers(version, Configured(settings, live), endpoints)
 
 
-def _settings(record: Any, *, usable: bool) -> ReceiverSettings:  # noqa: ANN401 - asyncpg's Record is untyped
+def _settings(record: Any, *, usable: bool) -> ReceiverSettings:
     return ReceiverSettings(
         receiver_id=record["id"],
         active=record["active"] and usable,
@@ -66,7 +66,7 @@ def _settings(record: Any, *, usable: bool) -> ReceiverSettings:  # noqa: ANN401
     )
 
 
-def _sealed(record: Any) -> SealedEndpoint:  # noqa: ANN401 - asyncpg's Record is untyped
+def _sealed(record: Any) -> SealedEndpoint:
     return SealedEndpoint(
         receiver_id=record["id"],
         organisation_id=record["organisation_id"],

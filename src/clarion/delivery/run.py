@@ -54,14 +54,16 @@ async def run_delivery(
             if not await ownership.acquire(stopping):
                 break
             if worker is None:
-                worker = Worker(await ownership.take_over(), await incarnation_of(owning), sender, sealer, clock, random)
+                worker = Worker(
+                    await ownership.take_over(), await incarnation_of(owning), sender, sealer, clock, random
+                )
                 _log.info("delivering, as worker %s", worker.worker_id)
             session = Session(owning, reading, writing, ownership)
 
             def started() -> None:
                 nonlocal wait_s
                 wait_s = 0.05
-                working(True)  # noqa: FBT003 - a signal
+                working(True)
 
             await worker.run(session, stopping, started)
             await ownership.release(worker.worker_id)
@@ -75,6 +77,6 @@ async def run_delivery(
                 worker.discard()
             worker = None
         finally:
-            working(False)  # noqa: FBT003 - a signal
+            working(False)
             for connection in opened:
                 await close(connection)

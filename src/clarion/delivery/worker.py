@@ -102,6 +102,8 @@ class Worker:
         queue = Queue(session.reading, session.writing, self.worker_id)
         await self._beat(session.ownership)
         await self._configure(session.reading, anew=True)
+        # Once before the first request, so that planning the statement does not delay the first outcomes.
+        await queue.settle([])
         await session.owning.add_listener("clarion_queue", lambda *_: self._look.set())
         await session.owning.add_listener("clarion_configuration", lambda *_: self._look.set())
         session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
@@ -110,11 +112,11 @@ class Worker:
         tasks = [
             asyncio.create_task(self._beat_forever(session.ownership), name="worker heartbeat"),
             asyncio.create_task(self._load_forever(queue, session.reading), name="worker load"),
-            asyncio.create_task(self._settle_forever(queue, session.writing), name="worker settle"),
+            asyncio.create_task(self._settle_forever(queue), name="worker settle"),
         ]
-        stop = asyncio.create_task(stopping.wait())
+        stop = asyncio.create_task(_until(stopping))
         try:
-            await asyncio.wait([*tasks, stop, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*tasks, stop, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.is_set():
                 await self._drain(tasks)
             for ended in [*tasks, self._failed]:
@@ -132,11 +134,11 @@ class Worker:
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; wait until those under way are answered and settled, or a session is lost."""
         self._apply(SendingAllowed(allowed=False))
-        assert self._failed is not None  # noqa: S101 - run made it
+        assert self._failed is not None
         while self._engine.in_flight or self._pending or self._settling:
             self._idle.clear()
-            waiting = asyncio.create_task(self._idle.wait())
-            await asyncio.wait([*tasks, self._failed, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting = asyncio.create_task(_until(self._idle))
+            await asyncio.wait({*tasks, self._failed, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             if self._failed.done() or any(task.done() for task in tasks):
                 return
@@ -171,9 +173,11 @@ class Worker:
 
     def _send(self, event: Event) -> None:
         if self._clock.lease_ns() > self._lease_until_ns:
-            raise Fenced("this worker's lease ended before its next request", "the process was frozen or the database is away")
+            raise Fenced(
+                "this worker's lease ended before its next request", "the process was frozen or the database is away"
+            )
         receivers = self._receivers
-        assert receivers is not None  # noqa: S101 - run configures before it allows sending
+        assert receivers is not None
         body = render(event)
         digest = sha256(body).digest()
         if event.body_sha256 is not None and event.body_sha256 != digest:
@@ -273,7 +277,7 @@ class Worker:
             _log.warning("receiver %s is disabled: %s", disable.receiver_id, disable.reason)
             self._disabled.pop(0)
 
-    async def _settle_forever(self, queue: Queue, writing: asyncpg.Connection) -> None:
+    async def _settle_forever(self, queue: Queue) -> None:
         while True:
             if not self._settling:
                 await self._settle_now.wait()
@@ -287,6 +291,10 @@ class Worker:
             self._apply(Settled(settled))
             if not self._pending:
                 self._idle.set()
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def incarnation_of(connection: asyncpg.Connection) -> str:

@@ -45,7 +45,7 @@ class Played:
 
 
 class Simulator:
-    """Plays plausible life. All state is in the database, so that several may run, and one may go on where another ended.
+    """Plays plausible life. All state is in the database: several may run, and one go on where another ended.
 
     With one simulator on a fresh factory, the same seed of `chance` gives the same acts.
     """
@@ -78,7 +78,7 @@ class Simulator:
         rate_per_second: float,
         seconds: float | None,
         stop: Event,
-        watch: Callable[[Act, Played], None] = lambda act, played: None,
+        watch: Callable[[Act, Played], None] | None = None,
     ) -> Played:
         """What was done until `seconds` have passed (None: no end) or `stop` is set.
 
@@ -86,9 +86,8 @@ class Simulator:
         after that StoreUnavailable is raised. `watch` is called after each act.
         """
         played = Played()
-        start = due = monotonic()
+        start = schedule = due = reached = monotonic()
         end = None if seconds is None else start + seconds
-        reached = start
         while not stop.wait(max(0.0, due - monotonic())):
             if end is not None and due >= end:
                 break
@@ -103,8 +102,12 @@ class Simulator:
             now = reached = monotonic()
             played.acts[act.name] += 1
             played.seconds = now - start
-            watch(act, played)
-            due = max(due + 1 / rate_per_second, now - _BEHIND_MAX_SECONDS)
+            if watch is not None:
+                watch(act, played)
+            due = schedule + played.acts_count / rate_per_second
+            if due < now - _BEHIND_MAX_SECONDS:
+                schedule += now - _BEHIND_MAX_SECONDS - due
+                due = now - _BEHIND_MAX_SECONDS
             if end is not None:
                 due = min(due, end)
         played.seconds = monotonic() - start
@@ -130,7 +133,7 @@ class Simulator:
 
 
 def staff(engine: Engine) -> tuple[Person, ...]:
-    """The factory's active users, in the order of their keys; never empty. Raises EnvironmentRefused when there is none."""
+    """The factory's active users, in the order of their keys, at least one. Raises EnvironmentRefused without any."""
     with Session(engine) as session:
         people = tuple(
             Person(key, name)

@@ -17,6 +17,7 @@ from clarion.core.ids import OrganisationId, ReceiverId
 from clarion.database import tables
 from clarion.registry import rows
 from clarion.registry.fields import refused
+from clarion.sender.endpoint import header_binding
 from clarion.sender.request import header_refusal, headers_refusal
 from clarion.sender.seal import Sealer
 
@@ -199,11 +200,6 @@ async def headers_of_receivers(
     for row in await connection.execute(statement):
         found.setdefault(row.receiver_id, []).append(_header(row))
     return found
-
-
-def header_binding(organisation_id: OrganisationId, receiver_id: int, key: str) -> str:
-    """What a header's sealed value is bound to."""
-    return f"header:{organisation_id}:{receiver_id}:{key.lower()}"
 
 
 def _sealed(sealer: Sealer, organisation_id: OrganisationId, receiver_id: int, draft: HeaderDraft) -> bytes:

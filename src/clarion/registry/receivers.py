@@ -22,6 +22,7 @@ from clarion.registry import fields, rows
 from clarion.registry.fields import Field, refused
 from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
 from clarion.sender.address import Network
+from clarion.sender.endpoint import secret_binding
 from clarion.sender.resolve import UriWarning, check_uri
 from clarion.sender.seal import Sealer
 from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
@@ -290,11 +291,6 @@ async def reveal_secrets(
         connection, principal, [history.Entry("REVEAL", OBJECT_TYPE, str(receiver_id)) for receiver_id in revealed]
     )
     return revealed
-
-
-def secret_binding(organisation_id: OrganisationId, receiver_id: int) -> str:
-    """What a receiver's sealed secret is bound to."""
-    return f"secret:{organisation_id}:{receiver_id}"
 
 
 def masked(hint: str) -> str:

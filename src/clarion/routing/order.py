@@ -37,7 +37,8 @@ def _by_chain(rows: Sequence[Captured]) -> list[Captured]:
     for row in rows:
         if row.old_ctid is None or row.old_ctid not in made:
             chain = [row]
-            while chain[-1].new_ctid is not None and (after := following.get(chain[-1].new_ctid)) is not None:
+            # Taken out as they are followed, so that nonsense in the places cannot make us go round.
+            while chain[-1].new_ctid is not None and (after := following.pop(chain[-1].new_ctid, None)):
                 chain.append(after)
             chains.append(chain)
     chains.sort(key=lambda chain: min(row.outbox_id for row in chain))

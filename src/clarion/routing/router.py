@@ -164,7 +164,7 @@ def _usable(name: str | None) -> str:
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
     """Wait, but not beyond `stopping`."""
-    if seconds < 0.1:  # noqa: PLR2004 - short enough that the event need not wake us
+    if seconds < 0.1:
         await asyncio.sleep(seconds)
         return
     try:
@@ -207,7 +207,7 @@ async def run_router(
                 return
             _log.info("routing, on session %s", store.backend_pid)
             await watch.beat(store.backend_pid)
-            working(True)  # noqa: FBT003 - a signal
+            working(True)
             wait_s = 0.05
             await _route_and_beat(Router(store, clock, random, policy), watch, store.backend_pid, stopping, policy)
         except (StoreUnavailable, Fenced) as error:
@@ -215,7 +215,7 @@ async def run_router(
             await _pause(stopping, wait_s)
             wait_s = min(wait_s * 2, 2.0)
         finally:
-            working(False)  # noqa: FBT003 - a signal
+            working(False)
             await close(writing)
             await close(watching)
 

@@ -122,14 +122,14 @@ class RouterStore:
                 batch.lanes,
                 batch.shards,
             )
-        assert record is not None  # noqa: S101 - the statement raises or returns one row
+        assert record is not None
         return int(record["xid"])
 
     async def counters(self) -> tuple[int, int, int]:
         """Last position, event id and queue id."""
         with store_errors("read counters"):
             record = await self._connection.fetchrow(_SQL["counters"])
-        assert record is not None  # noqa: S101 - the table has exactly one row
+        assert record is not None
         return record["position"], record["event_id"], record["queue_id"]
 
     async def tails(self, organisation_ids: Sequence[int]) -> dict[int, Tail]:
@@ -190,7 +190,7 @@ class RouterWatch:
             return None if pid is None else int(pid)
 
 
-def _captured(record: Any) -> Captured:  # noqa: ANN401 - asyncpg's Record is untyped
+def _captured(record: Any) -> Captured:
     return Captured(
         record["id"],
         record["organisation_id"],

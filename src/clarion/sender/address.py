@@ -305,14 +305,14 @@ def _ascii_host(host: str) -> str:
     if len(host) > HOST_LENGTH_MAX:
         raise UriRefused(f"a host has at most {HOST_LENGTH_MAX} characters")
     for label in host.split("."):
+        if label.startswith("xn--") and not _is_round_trip(label):
+            raise AddressNotAllowed
         if not label:
             raise UriRefused("the host has an empty label (two full stops, or one at an end)")
         if len(label) > LABEL_LENGTH_MAX:
             raise UriRefused(f"a label of the host has at most {LABEL_LENGTH_MAX} characters")
         if _LABEL.fullmatch(label) is None:
             raise UriRefused("the labels of a host hold letters, digits and inner hyphens only")
-        if label.startswith("xn--") and not _is_round_trip(label):
-            raise AddressNotAllowed
     return host
 
 

@@ -52,7 +52,6 @@ class Http1Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_body_bytes",
         "_complete",
-        "_headers_bytes",
         "_headers_complete",
         "_interim_count",
         "_keep",
@@ -97,7 +96,6 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.body: bytes = b""
         self._body_bytes: int = 0
         self._complete: bool = False
-        self._headers_bytes: int = 0
         self._headers_complete: bool = False
         self._interim_count: int = 0
         self._keep: bool = False
@@ -142,7 +140,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self.usable = True
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature is asyncio's
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -192,15 +190,12 @@ class Http1Connection(asyncio.BufferedProtocol):
             raise _AnswerRefused
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers_bytes += len(name) + len(value)
-        self.headers.append((name, value))
-        if self._headers_bytes > HEADERS_BYTES_MAX:
-            self._refuse(_HEADERS_TOO_LARGE)
-        if len(self.headers) > HEADERS_MAX:
-            self._refuse(f"the answer has more than {HEADERS_MAX} headers")
+        self.headers.append((name, value))  # their bytes are limited by what is read, their number below
 
     def on_headers_complete(self) -> None:
         status_code = self._parser.get_status_code()
+        if len(self.headers) > HEADERS_MAX:
+            self._refuse(f"the answer has more than {HEADERS_MAX} headers")
         if self._parser.get_http_version() not in {"1.1", "1.0"}:
             self._refuse("the answer is not HTTP/1.1")
         if status_code == 101:
@@ -258,7 +253,6 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.body = b""
         self._body_bytes = 0
         self._complete = False
-        self._headers_bytes = 0
         self._headers_complete = False
         self._interim_count = 0
         self._keep = False

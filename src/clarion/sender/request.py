@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clarion import __version__
 from clarion.sender import sign
@@ -105,8 +105,8 @@ class RequestUnsendable(Exception):
 class RequestTemplate:
     """What all requests to one receiver share; `build` adds the rest."""
 
-    prefix: bytes
-    secrets: tuple[bytes, ...]
+    prefix: bytes = field(repr=False)  # holds the values of registered headers
+    secrets: tuple[bytes, ...] = field(repr=False)
     sends_ion: bool
 
     def build(self, message_id: str, timestamp_s: int, body: bytes, extra_headers: Sequence[tuple[str, str]]) -> bytes:

@@ -201,22 +201,21 @@ class Sender:
             outcome, error = judge_status(status_code, exchange.expected_response_code)
         else:
             outcome, error = failure.outcome, failure.error
+        retry_after = None
+        if failure is None and status_code in RETRY_AFTER_STATUSES:
+            retry_after = retry_after_s(connection.headers, self._clock.wall())
         return Attempt(
-            outcome=outcome,
-            started_at=exchange.started_at,
-            duration_ms=duration_ms,
-            status_code=status_code,
-            response_headers=kept_headers(connection.headers),
-            response_body=connection.body,
-            error=error,
-            source_address=connection.source_address,
-            peer_address=connection.peer_address,
-            retry_after_s=(
-                retry_after_s(connection.headers, self._clock.wall())
-                if failure is None and status_code in RETRY_AFTER_STATUSES
-                else None
-            ),
-            ours=failure is not None and failure.ours,
+            outcome,
+            exchange.started_at,
+            duration_ms,
+            status_code,
+            kept_headers(connection.headers),
+            connection.body,
+            error,
+            connection.source_address,
+            connection.peer_address,
+            retry_after,
+            failure is not None and failure.ours,
         )
 
     def _fail_later(self, exchange: Exchange, failure: Failure) -> None:

@@ -147,7 +147,7 @@ CREATE TABLE clarion.subscriptions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     receiver_id bigint NOT NULL REFERENCES clarion.receivers,
-    resource text NOT NULL REFERENCES clarion.resources (name),
+    resource text NOT NULL,
     action text NOT NULL CHECK (action IN ('CREATE', 'UPDATE', 'DELETE')),
     active boolean NOT NULL DEFAULT true,
     expires_after_seconds integer CHECK (expires_after_seconds BETWEEN 1 AND 2592000),

@@ -1,0 +1,59 @@
+"""What a resolver is handed: who asks, the database, and the things that the process was started with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import strawberry
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from clarion.access.principal import Permission, Principal
+from clarion.api.loaders import Loaders
+from clarion.api.session import Session
+from clarion.core.clock import Random
+from clarion.registry.resources import Resource
+from clarion.sender.address import Network
+from clarion.sender.seal import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all operations share."""
+
+    sealer: Sealer
+    random: Random
+    allowed_networks: Sequence[Network]
+
+
+@dataclass(slots=True)
+class Context:
+    """One operation's context."""
+
+    services: Services
+    principal: Principal
+    session: Session
+    resources: Sequence[Resource]
+    operation_name: str | None
+    loaders: Loaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._forget()
+
+    def require_write(self) -> None:
+        """Raises RequestRefused (FORBIDDEN) before anything of a mutation is looked at."""
+        self.principal.require(Permission.WEBHOOKS_WRITE)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[AsyncConnection]:
+        """The transaction of one mutation; what is read after it is read anew."""
+        async with self.session.writing() as connection:
+            yield connection
+        self._forget()
+
+    def _forget(self) -> None:
+        self.loaders = Loaders(self.session, self.principal, self.services.sealer)
+
+
+Info = strawberry.Info[Context, None]

@@ -1,0 +1,107 @@
+"""Errors as the API shows them: a stable code and the input's name; of our own faults a correlation id and no more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import DocumentNode, FieldNode, GraphQLError, GraphQLSchema, parse
+from sqlalchemy.exc import DBAPIError
+
+from clarion.api.input_paths import fields_of
+from clarion.api.limits import TOKENS_MAX
+from clarion.core.errors import Code, RequestRefused
+
+_log = logging.getLogger(__name__)
+
+INTERNAL_TEXT = "an internal error occurred; the log has it under this correlation id"
+_QUERY_CANCELED = "57014"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the errors are answers to."""
+
+    schema: GraphQLSchema
+    query: str
+    variables: Mapping[str, Any]
+    request_id: str
+
+
+def shown(errors: Sequence[GraphQLError], asked: Asked) -> list[dict[str, Any]]:
+    """The errors for the answer. What is our own fault is logged with its cause and shown without."""
+    too_complex = [error for error in errors if (error.extensions or {}).get("code") == Code.QUERY_TOO_COMPLEX]
+    kept = too_complex or list(errors)
+    by_library = [_of_library(error) for error in kept]
+    fields = _fields([error for error, ours in zip(kept, by_library, strict=True) if ours], asked)
+    return [
+        _of_caller(error, next(fields)) if ours else _of_resolver(error, asked.request_id)
+        for error, ours in zip(kept, by_library, strict=True)
+    ]
+
+
+def internal(request_id: str, error: BaseException | None, where: str) -> dict[str, Any]:
+    """The answer to a fault of our own, which is logged here with its cause."""
+    _log.error("request %s: %s failed", request_id, where, exc_info=error)
+    return {"message": INTERNAL_TEXT, "extensions": {"code": Code.INTERNAL.value, "correlationId": request_id}}
+
+
+def _of_library(error: GraphQLError) -> bool:
+    """Whether the library refused the document, a variable, or an argument: the caller's input, before any resolver."""
+    if isinstance(error.original_error, GraphQLError):
+        node = error.nodes[0] if error.nodes else None
+        return error.path is None or not isinstance(node, FieldNode)
+    if error.original_error is None:
+        return error.path is None or not any(isinstance(node, FieldNode) for node in error.nodes or ())
+    return False
+
+
+def _of_caller(error: GraphQLError, field: str | None) -> dict[str, Any]:
+    if "code" in (error.extensions or {}):
+        return {**error.formatted}
+    if error.message.endswith(f"more than {TOKENS_MAX} tokens."):
+        code = Code.QUERY_TOO_COMPLEX
+    elif error.original_error is not None or error.path is not None:
+        code = Code.INVALID_INPUT
+    else:
+        code = Code.QUERY_INVALID
+    extensions = {"code": code.value} | ({} if field is None else {"field": field})
+    return {**error.formatted, "extensions": extensions}
+
+
+def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:
+    cause = error.original_error
+    shown_error: dict[str, Any]
+    if isinstance(cause, RequestRefused):
+        field = {} if cause.field is None else {"field": cause.field}
+        shown_error = {"message": cause.message, "extensions": {"code": cause.code.value, **field}}
+    elif isinstance(cause, RecursionError):
+        shown_error = {
+            "message": "the document is nested too deeply",
+            "extensions": {"code": Code.QUERY_TOO_COMPLEX.value},
+        }
+    elif isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) == _QUERY_CANCELED:
+        shown_error = {
+            "message": "the database took too long for this: ask for less at once",
+            "extensions": {"code": Code.QUERY_TOO_COMPLEX.value},
+        }
+    else:
+        shown_error = internal(request_id, cause or error, ".".join(str(step) for step in error.path or ["operation"]))
+    formatted = error.formatted
+    return {key: formatted[key] for key in ("locations", "path") if formatted.get(key)} | shown_error
+
+
+def _fields(errors: Sequence[GraphQLError], asked: Asked) -> Any:
+    document = _document(asked.query) if any(error.nodes for error in errors) else None
+    if document is None:
+        return iter([None] * len(errors))
+    return iter(fields_of(errors, asked.schema, document, asked.variables))
+
+
+def _document(query: str) -> DocumentNode | None:
+    try:
+        return parse(query, max_tokens=TOKENS_MAX)
+    except GraphQLError:
+        return None

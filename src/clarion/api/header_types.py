@@ -1,0 +1,33 @@
+"""Headers as the API shows them: never their values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import strawberry
+
+from clarion.api.connection import Node
+from clarion.registry.headers import MASK, Header
+
+
+@strawberry.type(description="A header that each request to its receiver carries.")
+class WebhookHeader(Node):
+    receiver_id: strawberry.ID
+    key: str
+    value: str = strawberry.field(description="Always masked: it is often a credential.")
+    etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
+    created: datetime
+    updated: datetime
+
+
+def header_of(record: Header) -> WebhookHeader:
+    """The header's GraphQL object."""
+    return WebhookHeader(
+        id=strawberry.ID(str(record.id)),
+        receiver_id=strawberry.ID(str(record.receiver_id)),
+        key=record.key,
+        value=MASK,
+        etag=record.etag,
+        created=record.created,
+        updated=record.updated,
+    )

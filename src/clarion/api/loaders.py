@@ -1,0 +1,74 @@
+"""Batches of reads: what the nodes of one level ask for one by one goes to the database in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from strawberry.dataloader import DataLoader
+
+from clarion.access.directory import ClientSummary, clients_by_ids
+from clarion.access.principal import Principal
+from clarion.api.session import Session
+from clarion.core.ids import OrganisationId
+from clarion.records.trail import Attempt, Event, attempts_of_events, events_by_ids, events_of_subscriptions
+from clarion.registry.headers import Header, headers_of_receivers
+from clarion.registry.receivers import Receiver, receivers_by_ids, reveal_secrets
+from clarion.registry.subscriptions import (
+    Activation,
+    Subscription,
+    activations_of,
+    subscriptions_by_ids,
+    subscriptions_of_receivers,
+)
+from clarion.sender.seal import Sealer
+
+Value = TypeVar("Value")
+ById = Callable[[AsyncConnection, OrganisationId, list[int]], Awaitable[dict[int, Value]]]
+ByParent = Callable[[AsyncConnection, OrganisationId, Sequence[int], int], Awaitable[dict[int, list[Value]]]]
+Children = DataLoader[tuple[int, int], list[Value]]
+"""Keyed by the parent's id and how many of its children are wanted."""
+
+
+class Loaders:
+    """One set for each operation, and a new one after each mutation: what was read before it may be old."""
+
+    def __init__(self, session: Session, principal: Principal, sealer: Sealer) -> None:
+        self._session = session
+        self._principal = principal
+        self._sealer = sealer
+        self.client: DataLoader[int, ClientSummary | None] = self._by_id(clients_by_ids)
+        self.receiver: DataLoader[int, Receiver | None] = self._by_id(receivers_by_ids)
+        self.subscription: DataLoader[int, Subscription | None] = self._by_id(subscriptions_by_ids)
+        self.activation: DataLoader[int, Activation | None] = self._by_id(activations_of)
+        self.event: DataLoader[int, Event | None] = self._by_id(events_by_ids)
+        self.secret: DataLoader[int, str | None] = self._by_id(self._reveal)
+        self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)
+        self.headers: Children[Header] = self._by_parent(headers_of_receivers)
+        self.events: Children[Event] = self._by_parent(events_of_subscriptions)
+        self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)
+
+    async def _reveal(
+        self, connection: AsyncConnection, _organisation: OrganisationId, ids: list[int]
+    ) -> dict[int, str]:
+        return await reveal_secrets(connection, self._principal, ids, self._sealer)
+
+    def _by_id(self, fetch: ById[Value]) -> DataLoader[int, Value | None]:
+        async def load(ids: list[int]) -> list[Value | None]:
+            async with self._session.reading() as connection:
+                found = await fetch(connection, self._principal.organisation_id, ids)
+            return [found.get(one) for one in ids]
+
+        return DataLoader(load)
+
+    def _by_parent(self, fetch: ByParent[Value]) -> Children[Value]:
+        async def load(keys: list[tuple[int, int]]) -> list[list[Value]]:
+            found: dict[int, dict[int, list[Value]]] = {}
+            async with self._session.reading() as connection:
+                for first in {first for _parent, first in keys}:
+                    parents = [parent for parent, wanted in keys if wanted == first]
+                    found[first] = await fetch(connection, self._principal.organisation_id, parents, first)
+            return [found[first].get(parent, []) for parent, first in keys]
+
+        return DataLoader(load)

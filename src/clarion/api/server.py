@@ -1,0 +1,135 @@
+"""The API's process: engine, schema and HTTP server, until it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+
+import uvicorn
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from starlette.applications import Starlette
+
+from clarion.access.authentication import KeyCache
+from clarion.api.context import Services
+from clarion.api.http import Api, build_app
+from clarion.api.schema_source import SchemaSource
+from clarion.core.clock import Clock, Random
+from clarion.core.errors import StoreUnavailable
+from clarion.core.settings import Settings
+from clarion.database import tables
+from clarion.database.address import DatabaseAddress
+from clarion.sender.seal import Sealer
+
+CONNECTIONS_KEPT = 5
+CONNECTIONS_MAX = 10
+_CONNECTION_WAIT_S = 5
+_SHUTDOWN_S = 2
+
+
+class _Server(uvicorn.Server):
+    """Tells when it accepts connections. Signals belong to the process's composition root."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._started()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def no_other_roles() -> Mapping[str, bool]:
+    """What `/readyz` adds where the API runs alone."""
+    return {}
+
+
+async def serve_api(
+    settings: Settings,
+    address: DatabaseAddress,
+    listening: socket.socket,
+    clock: Clock,
+    random: Random,
+    sealer: Sealer,
+    stopping: asyncio.Event,
+    started: Callable[[], None],
+    ready: Callable[[], Mapping[str, bool]] = no_other_roles,
+) -> None:
+    """Answer on `listening`, a bound socket, until `stopping` or cancelled; then open requests get two seconds.
+
+    `started` is called once, when connections are accepted. `ready` tells for each other role whether it is ready,
+    for `/readyz`; it must answer at once. Raises StoreUnavailable when the database cannot be reached at the start.
+    """
+    engine = api_engine(address)
+    try:
+        role = await _api_role(engine)
+        source = SchemaSource(engine, role, clock)
+        await source.refresh()
+        services = Services(sealer, random, settings.allowed_networks)
+        app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
+        following = asyncio.create_task(source.follow(), name="clarion schema")
+        try:
+            await _serve(_Server(_config(app), started), listening, stopping)
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+    finally:
+        await engine.dispose()
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket, stopping: asyncio.Event) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="clarion http")
+    told = asyncio.create_task(stopping.wait(), name="clarion stop")
+    try:
+        await asyncio.wait([serving, told], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()
+        server.should_exit = True
+        await asyncio.wait([serving])
+    serving.result()
+
+
+def api_engine(address: DatabaseAddress) -> AsyncEngine:
+    """A modest pool of connections for the API. Parameters never reach its error messages."""
+    return create_async_engine(
+        address.sqlalchemy("asyncpg"),
+        pool_size=CONNECTIONS_KEPT,
+        max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
+        pool_timeout=_CONNECTION_WAIT_S,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "server_settings": {"application_name": "clarion api", "timezone": "UTC", "jit": "off"},
+        },
+    )
+
+
+async def _api_role(engine: AsyncEngine) -> str:
+    try:
+        async with engine.connect() as connection:
+            return str((await connection.execute(select(tables.deployment.c.api_role))).scalar_one())
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"the API cannot read the database: {error}") from error

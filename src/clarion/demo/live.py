@@ -1,0 +1,150 @@
+"""`clarion demo`: life in the factory, and each delivery as it arrives."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from threading import Event, Thread
+from typing import Any, Final
+
+from clarion.core.errors import CheckFailed
+from clarion.demo.delivery import Delivery
+from clarion.demo.stage import Stage
+from clarion.demo.terminal import Terminal
+from clarion.demo.words import Tally, change_words, delivery_lines
+from clarion.factory.act import open_engine
+from clarion.factory.resources import RESOURCES
+from clarion.factory.simulate import Simulator
+
+_LOOK_SECONDS: Final = 0.2
+_STOP_SECONDS_MAX: Final = 5.0
+_LAST_SECONDS_MAX: Final = 0.5
+_TRY: Final = (
+    "{ webhookEvents(first: 3) { edges { node { id status resource action objectId"
+    " attempts { outcome statusCode durationMs } } } } }"
+)
+
+
+def run_live(stage: Stage, rate_per_second: float, *, as_json: bool, tally: Tally) -> None:
+    """Shows deliveries until it is interrupted; counts them in `tally`. Raises CheckFailed when a part of it ends."""
+    terminal = Terminal.of(sys.stdout)
+    show = _show_json if as_json else lambda delivery: _show(delivery, terminal)
+    _banner(stage, rate_per_second, Terminal.of(sys.stderr) if as_json else terminal)
+
+    def take(timeout_seconds: float) -> bool:
+        report = stage.receiver.next_report(timeout_seconds)
+        if isinstance(report, Delivery):
+            tally.add(report)
+            show(report)
+        return report is not None
+
+    try:
+        with _living(stage, rate_per_second) as assert_alive:
+            while True:
+                take(_LOOK_SECONDS)
+                stage.serve.assert_alive()
+                assert_alive()
+    finally:
+        # What was committed last is still under way.
+        while take(_LAST_SECONDS_MAX):
+            pass
+
+
+def curl_call(stage: Stage) -> str:
+    """A call to the API that works as it stands, in the shell that started the demo or any other on this machine."""
+    key = shlex.quote(f"Authorization: Bearer {stage.key}") if stage.key_is_ours else _KEY_OF_THE_USER
+    return (
+        f"curl -s {stage.api_url}/graphql -H 'Content-Type: application/json' \\\n"
+        f"    -H {key} \\\n"
+        f"    -d {shlex.quote(json.dumps({'query': _TRY}))}"
+    )
+
+
+_KEY_OF_THE_USER: Final = '"Authorization: Bearer $CLARION_BOOTSTRAP_API_KEY"'
+
+
+@contextmanager
+def _living(stage: Stage, rate_per_second: float) -> Iterator[Callable[[], None]]:
+    """The simulator works in a thread; what comes back raises what ended it."""
+    engine = open_engine(stage.address)
+    stop = Event()
+    ended: list[BaseException | None] = []
+
+    def live() -> None:
+        try:
+            Simulator(engine, Random()).run(rate_per_second, None, stop)  # noqa: S311 - chooses what happens next
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    def assert_alive() -> None:
+        if ended:
+            raise CheckFailed(f"the factory stands still: {ended[0]}", f"see {stage.directory / 'serve.log'}")
+
+    thread = Thread(target=live, name="factory", daemon=True)
+    thread.start()
+    try:
+        yield assert_alive
+    finally:
+        stop.set()
+        thread.join(_STOP_SECONDS_MAX)
+        engine.dispose()
+
+
+def _banner(stage: Stage, rate_per_second: float, terminal: Terminal) -> None:
+    key = stage.key if stage.key_is_ours else "the one in CLARION_BOOTSTRAP_API_KEY"
+    terminal.line()
+    terminal.line(terminal.style("Clarion turns committed changes into signed webhooks. This runs now:", bold=True))
+    terminal.line()
+    for name, what in (
+        ("factory", f"an application on PostgreSQL, {len(RESOURCES)} tables; {rate_per_second:g} acts a second"),
+        ("clarion", "captures, routes, signs, delivers, records (clarion serve)"),
+        ("receiver", f"{stage.receiver.base_uri}, six integrations; each verifies each request"),
+        ("API", f"{stage.api_url}/graphql"),
+        ("key", key),
+        ("logs", str(stage.directory / "serve.log")),
+    ):
+        terminal.line(f"  {terminal.style(f'{name:<9}', 'cyan')} {what}")
+    terminal.line()
+    terminal.line("Ask the audit record, in another terminal:")
+    terminal.line()
+    terminal.line(f"  {curl_call(stage)}")
+    terminal.line()
+    terminal.line("Ctrl-C ends it, with all that it started. Each delivery as it arrives, ms from commit:")
+    terminal.line()
+
+
+def _show(delivery: Delivery, terminal: Terminal) -> None:
+    for line in delivery_lines(delivery, terminal):
+        terminal.line(line)
+
+
+def _show_json(delivery: Delivery) -> None:
+    print(json.dumps(delivery_json(delivery), ensure_ascii=False), flush=True)
+
+
+def delivery_json(delivery: Delivery) -> dict[str, Any]:
+    """The delivery for programs. `ms` is from the trigger's clock to the receiver's."""
+    return {
+        "received_at": delivery.received_at,
+        "receiver": delivery.path,
+        "verified": delivery.is_verified,
+        "ms": delivery.ms,
+        "webhook_id": delivery.webhook_id,
+        "event_id": delivery.event_id,
+        "subscription_id": delivery.subscription_id,
+        "resource": delivery.resource,
+        "action": delivery.action,
+        "object_id": delivery.object_id,
+        "change_id": delivery.change_id,
+        "sequence": delivery.sequence,
+        "occurred_at": delivery.occurred_at,
+        "what": change_words(delivery) if delivery.is_verified else None,
+        "did": delivery.did,
+        "failed": delivery.is_failed,
+        "repeated": delivery.is_repeated,
+    }

@@ -1,0 +1,154 @@
+"""What comes over HTTP before GraphQL: sizes, shapes, arrays, health; and what never leaves: our own inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness.api import Caller, served
+
+from clarion.core.errors import Code
+from clarion.database.address import DatabaseAddress
+from clarion.sender.seal import Sealer
+
+PING = {"query": "{ __typename }"}
+
+
+MALFORMED = [
+    b"",
+    b"{",
+    b"5",
+    b"null",
+    b"[]",
+    b'{"query": 5}',
+    b'{"variables": {}}',
+    b'{"query": "{ __typename }", "variables": []}',
+    b'{"query": "{ __typename }", "operationName": 1}',
+    b'\xff\xfe{"query": "{ __typename }"}',
+    b'{"query": "\\ud800"}',
+    b"[" * 2_000,
+    json.dumps([PING] * 11).encode(),
+    json.dumps([PING, 5]).encode(),
+]
+
+
+def test_a_malformed_body_is_400(administrator: Caller) -> None:
+    for body in MALFORMED:
+        answer = administrator.send(body)
+        assert (answer.status, answer.refusal) == (400, ("MALFORMED", None)), body
+
+
+def test_only_json_is_taken(administrator: Caller) -> None:
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert administrator.send(json.dumps(PING).encode(), content_type=media_type).status == 400
+    assert administrator.send(json.dumps(PING).encode(), content_type="application/json; charset=utf-8").status == 200
+
+
+def test_more_than_64_kib_is_413_however_it_is_announced(administrator: Caller) -> None:
+    padded = json.dumps(PING).encode().ljust(64 * 1024)
+    assert administrator.send(padded).status == 200
+    assert (administrator.send(padded + b" ").status, administrator.send(padded + b" ").refusal[0]) == (413, "TOO_LARGE")
+    chunked = administrator.send((padded[:40_000] for _ in range(2)), transfer_encoding="chunked")
+    assert chunked.status == 413
+
+
+def test_an_array_is_answered_by_an_array_with_errors_of_each(integrator: Caller) -> None:
+    create = "mutation($name: String!) { createWebhookReceiver(input: {name: $name, webhookUri: \"https://93.184.216.34/\"}) { webhookReceiver { id } } }"
+    operations = [
+        {"query": create, "variables": {"name": "one"}},
+        {"query": create, "variables": {"name": ""}},
+        {"query": "{ nothing }"},
+        {"query": "{ webhookReceivers { edges { node { name } } } }"},
+    ]
+    answers = integrator.post(operations).body
+    assert answers[0] == {"data": {"createWebhookReceiver": {"webhookReceiver": {"id": "1"}}}}
+    assert answers[1]["errors"][0]["extensions"] == {"code": "INVALID_INPUT", "field": "input.name"}
+    assert answers[2]["errors"][0]["extensions"]["code"] == "QUERY_INVALID"
+    assert answers[3]["data"]["webhookReceivers"]["edges"] == [{"node": {"name": "one"}}]
+
+
+UNRUNNABLE = [
+    "",
+    "{",
+    "{ nothing }",
+    "{ webhookReceivers }",
+    "query A { __typename } query B { __typename }",
+    "subscription { a }",
+]
+
+
+def test_a_query_that_cannot_be_run_is_told_so(administrator: Caller) -> None:
+    for query in UNRUNNABLE:
+        answer = administrator(query)
+        assert (answer.status, answer.refusal[0]) == (200, "QUERY_INVALID"), query
+
+
+def test_of_several_operations_the_named_one_runs(administrator: Caller) -> None:
+    document = "query A { a: __typename } query B { b: __typename }"
+    assert administrator.post({"query": document, "operationName": "B"}).data == {"b": "Query"}
+    assert administrator.post({"query": document, "operationName": "C"}).refusal[0] == "QUERY_INVALID"
+
+
+def test_a_browser_gets_a_friendly_404(administrator: Caller) -> None:
+    answer = administrator.send(b"", method="GET")
+    assert (answer.status, "explorer" in answer.body) == (404, True)
+
+
+def test_health_routes_need_no_key(administrator: Caller) -> None:
+    anonymous = administrator.with_key(None)
+    assert anonymous.send(b"", "GET", "/livez").status == 200
+    ready = anonymous.send(b"", "GET", "/readyz")
+    assert (ready.status, ready.body) == (200, {"database": True, "schema": True})
+
+
+def test_readiness_waits_for_the_other_roles(database: DatabaseAddress, sealer: Sealer) -> None:
+    roles = {"router": False}
+    with served(database, sealer, ready=lambda: roles) as port:
+        anonymous = Caller(port, None, database)
+        assert anonymous.send(b"", "GET", "/readyz").status == 503
+        roles["router"] = True
+        assert anonymous.send(b"", "GET", "/readyz").status == 200
+
+
+def test_an_unexpected_error_is_masked_and_logged_under_its_correlation_id(
+    integrator: Caller, make_receiver: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_receiver(sharedSecret="canary-shared-secret-in-full")
+    integrator.rows("ALTER TABLE clarion.subscriptions RENAME TO elsewhere")
+    with caplog.at_level(logging.ERROR):
+        answer = integrator("{ webhookReceiver(id: 1) { name subscriptions { id } } }")
+    assert answer.status == 200
+    error = answer.error
+    assert error["extensions"]["code"] == Code.INTERNAL
+    assert error["extensions"]["correlationId"] == answer.headers["x-request-id"]
+    for inside in ("clarion.", "SELECT", "asyncpg", "Traceback", ".py", "relation", "UndefinedTable"):
+        assert inside not in json.dumps(answer.body)
+    assert error["extensions"]["correlationId"] in caplog.text
+    assert "UndefinedTable" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_without_the_database_the_answer_is_503_and_the_api_recovers(
+    make_database: Callable[..., DatabaseAddress], sealer: Sealer
+) -> None:
+    from clarion.access.principal import Role
+    from harness.api import new_key
+
+    database = make_database()
+    key = new_key(database, "default", Role.ADMINISTRATOR, "admin")
+    with served(database, sealer) as port:
+        caller = Caller(port, key, database)
+        assert caller.post(PING).status == 200
+        elsewhere = Caller(port, key, database.with_database("postgres"))
+        elsewhere.rows(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS false")
+        elsewhere.rows(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", database.database
+        )
+        answer = caller.with_key("another key, which is looked up").post(PING)
+        assert (answer.status, answer.error["extensions"]["code"]) == (503, "INTERNAL")
+        assert "database" not in answer.error["message"]
+        elsewhere.rows(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS true")
+        assert caller("{ webhookReceivers { edges { cursor } } }").data == {"webhookReceivers": {"edges": []}}

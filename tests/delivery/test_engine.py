@@ -1,0 +1,437 @@
+"""The scheduler under a seeded world: virtual time, a model of the queue, receivers that do as they please."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from clarion.core.clock import Now
+from clarion.delivery.engine import Engine
+from clarion.delivery.event import Event, Reason, State, Status
+from clarion.delivery.step import (
+    BodyChanged,
+    Configured,
+    Disable,
+    Effect,
+    Finished,
+    Input,
+    Loaded,
+    LoadReceiver,
+    ReceiverLoaded,
+    ReceiverSettings,
+    Send,
+    SendingAllowed,
+    Settle,
+    Settled,
+    Ticked,
+)
+from clarion.ledger.change import Change
+from clarion.sender.outcome import Attempt, Outcome
+
+EPOCH = datetime(2026, 11, 24, tzinfo=UTC)
+WINDOW = 8
+
+
+class Dice:
+    """A seeded Random."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = random.Random(seed)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.generator.uniform(low, high)
+
+    def token(self, bytes_count: int) -> bytes:
+        return self.generator.randbytes(bytes_count)
+
+
+def attempt(
+    outcome: Outcome, status: int | None = None, retry_after_s: int | None = None, *, ours: bool = False
+) -> Attempt:
+    return Attempt(outcome, EPOCH, 1, status, (), b"", None, None, None, retry_after_s, ours)
+
+
+OK = attempt(Outcome.SUCCEEDED, 200)
+FAILED = attempt(Outcome.UNEXPECTED_STATUS, 500)
+
+
+@dataclass
+class World:
+    """What surrounds the engine: the queue table, the wire, the clock. Its checks run after every step."""
+
+    engine: Engine
+    receivers: dict[int, ReceiverSettings]
+    subscriptions: dict[int, int | None]
+    now_ns: int = 0
+    table: list[Event] = field(default_factory=list)
+    in_flight: list[Event] = field(default_factory=list)
+    settling: list[Settle] = field(default_factory=list)
+    wanted: list[LoadReceiver] = field(default_factory=list)
+    disabled: list[Disable] = field(default_factory=list)
+    sent: list[Event] = field(default_factory=list)
+    ended: dict[int, Settle] = field(default_factory=dict)
+    tail: int = 0
+    disordered: bool = False
+
+    def now(self) -> Now:
+        return Now(self.now_ns, EPOCH + timedelta(microseconds=self.now_ns / 1000))
+
+    def tell(self, happened: Input) -> list[Effect]:
+        effects = self.engine.handle(happened, self.now())
+        for effect in effects:
+            match effect:
+                case Send(event, number):
+                    assert number == event.attempts_count + 1
+                    self._check_may_send(event)
+                    self.in_flight.append(event)
+                    self.sent.append(event)
+                case Settle():
+                    self.settling.append(effect)
+                case LoadReceiver():
+                    self.wanted.append(effect)
+                case Disable():
+                    self.disabled.append(effect)
+        for receiver_id, settings in self.receivers.items():
+            under_way = sum(event.receiver_id == receiver_id for event in self.in_flight)
+            assert under_way <= settings.concurrency
+        return effects
+
+    def _check_may_send(self, event: Event) -> None:
+        settings = self.receivers[event.receiver_id]
+        assert settings.active
+        assert event.due_at is None or event.due_at <= self.now().wall
+        if settings.ordered_per_object and not self.disordered:
+            before = [e for e in self.table if e.queue_id < event.queue_id and e.lane == event.lane]
+            before = [e for e in before if e.receiver_id == event.receiver_id and not e.overtaken]
+            assert not before or event.overtaken, "sent before its predecessor's end was stored"
+
+    def configure(self) -> None:
+        self.tell(Configured(self.receivers, self.subscriptions))
+
+    def add(self, receiver_id: int = 1, lane: int = 1, subscription_id: int = 1) -> Event:
+        queue_id = self.tail_of_table() + 1
+        change = Change(
+            queue_id, queue_id, "RUNS", "u", str(lane), self.now().wall, self.now().wall, None, None, None, "{}", "{}"
+        )
+        event = Event(queue_id, queue_id, 0, 1, receiver_id, subscription_id, queue_id, lane, change)
+        self.table.append(event)
+        self._last = queue_id
+        return event
+
+    _last: int = 0
+
+    def tail_of_table(self) -> int:
+        return self._last
+
+    def load(self) -> None:
+        skipped = set(self.engine.overflowing())
+        rows = [e for e in self.table if e.queue_id > self.tail and e.receiver_id not in skipped]
+        if rows:
+            self.tail = rows[-1].queue_id
+            self.tell(Loaded(rows))
+        while self.wanted:
+            want = self.wanted.pop()
+            rows = [e for e in self.table if e.receiver_id == want.receiver_id and e.queue_id > want.after_queue_id]
+            self.tell(ReceiverLoaded(want.receiver_id, rows[: want.limit], len(rows) < want.limit))
+
+    def settle(self) -> None:
+        settled, self.settling = self.settling, []
+        for settlement in settled:
+            if settlement.ending is not None:
+                assert settlement.event.queue_id not in self.ended, "ended twice"
+                self.ended[settlement.event.queue_id] = settlement
+                self.table.remove(settlement.event)
+        self.tell(Settled(settled))
+
+    def answer(self, event: Event, result: Attempt = OK) -> None:
+        self.in_flight.remove(event)
+        self.tell(Finished(event, result))
+
+    def wait(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+        self.tell(Ticked())
+
+    def status(self, event: Event) -> tuple[Status, Reason]:
+        ending = self.ended[event.queue_id].ending
+        assert ending is not None
+        return ending.status, ending.reason
+
+
+def world(*, seed: int = 1, window: int = WINDOW, **settings: object) -> World:
+    receiver = ReceiverSettings(1, **settings)  # type: ignore[arg-type]
+    made = World(Engine(Dice(seed), window=window, in_flight_max=16), {1: receiver}, {1: None})
+    made.configure()
+    return made
+
+
+def test_the_next_event_of_an_object_waits_until_the_one_before_is_stored() -> None:
+    w = world()
+    first, second = w.add(), w.add()
+    w.load()
+    assert w.in_flight == [first]
+    w.answer(first)
+    assert w.in_flight == [], "answered, but not yet stored"
+    w.settle()
+    assert w.in_flight == [second]
+
+
+def test_a_failing_head_blocks_only_its_own_lane() -> None:
+    w = world(retry_schedule_s=(0, 60))
+    bad, behind, other = w.add(lane=1), w.add(lane=1), w.add(lane=2)
+    w.load()
+    w.answer(bad, FAILED)
+    w.settle()
+    w.answer(other)
+    w.settle()
+    assert other.queue_id in w.ended
+    assert w.in_flight == []
+    w.wait(91)
+    w.answer(bad)
+    w.settle()
+    assert w.in_flight == [behind]
+
+
+def test_attempts_follow_the_schedule_within_its_jitter_and_then_the_event_fails() -> None:
+    schedule = (0, 5, 300, 1800)
+    w = world(retry_schedule_s=schedule)
+    event = w.add()
+    w.load()
+    for step in schedule[1:]:
+        failed_at = w.now_ns
+        w.answer(event, FAILED)
+        w.settle()
+        due = w.engine.wake_ns()
+        assert due is not None
+        assert 0.5 * step - 0.01 <= (due - failed_at) / 1e9 <= 1.5 * step + 0.01
+        w.now_ns = due
+        w.tell(Ticked())
+    w.answer(event, FAILED)
+    w.settle()
+    assert w.status(event) == (Status.FAILED, Reason.ATTEMPTS_EXHAUSTED)
+    assert event.attempts_count == len(schedule)
+
+
+def test_an_exhausted_head_lets_its_lane_go_on() -> None:
+    w = world(retry_schedule_s=(0,))
+    first, second = w.add(), w.add()
+    w.load()
+    w.answer(first, FAILED)
+    w.settle()
+    assert w.in_flight == [second]
+
+
+def test_retry_after_is_obeyed_when_it_is_longer_than_the_schedule() -> None:
+    w = world(retry_schedule_s=(0, 5))
+    event = w.add()
+    w.load()
+    w.answer(event, attempt(Outcome.UNEXPECTED_STATUS, 429, 3600))
+    w.settle()
+    w.wait(3599)
+    assert w.in_flight == []
+    w.wait(2)
+    assert w.in_flight == [event]
+
+
+def test_a_fault_of_our_own_spends_no_attempt_of_the_schedule() -> None:
+    w = world(retry_schedule_s=(0, 0))
+    event = w.add()
+    w.load()
+    for _ in range(5):
+        w.answer(event, attempt(Outcome.DNS_FAILED, ours=True))
+        w.settle()
+        w.wait(8)
+    w.answer(event, FAILED)
+    w.settle()
+    w.wait(1)
+    w.answer(event, OK)
+    w.settle()
+    assert w.status(event) == (Status.DELIVERED, Reason.SUCCEEDED)
+    assert (event.attempts_count, event.spent_count) == (7, 1)
+
+
+def test_410_takes_the_receiver_out_of_service() -> None:
+    w = world(retry_schedule_s=(0, 5))
+    w.add()
+    w.load()
+    w.answer(w.in_flight[0], attempt(Outcome.UNEXPECTED_STATUS, 410))
+    assert w.disabled == [Disable(1, "GONE")]
+
+
+def test_an_inactive_receiver_gets_nothing_and_then_all_in_order() -> None:
+    w = world(active=False)
+    events = [w.add(lane=n % 2) for n in range(6)]
+    w.load()
+    assert w.in_flight == []
+    w.receivers[1] = ReceiverSettings(1, active=True)
+    w.configure()
+    while w.in_flight:
+        w.answer(w.in_flight[0])
+        w.settle()
+    assert sorted(w.ended) == [e.queue_id for e in events]
+
+
+@pytest.mark.parametrize("what", ["receiver", "subscription"])
+def test_open_events_of_a_deleted_one_are_cancelled_with_the_reason(what: str) -> None:
+    w = world()
+    under_way, behind = w.add(), w.add()
+    w.load()
+    if what == "receiver":
+        del w.receivers[1]
+    else:
+        del w.subscriptions[1]
+    w.configure()
+    later = w.add()
+    w.load()
+    w.answer(under_way, FAILED)
+    w.settle()
+    expected = Reason.RECEIVER_DELETED if what == "receiver" else Reason.SUBSCRIPTION_DELETED
+    for event in (under_way, behind, later):
+        assert w.status(event) == (Status.CANCELLED, expected)
+
+
+def test_events_expire_even_while_their_receiver_is_held() -> None:
+    w = world(active=False)
+    w.subscriptions[1] = 60
+    w.configure()
+    head, behind = w.add(), w.add()
+    w.load()
+    w.wait(59)
+    assert w.settling == []
+    w.wait(2)
+    w.settle()
+    w.settle()
+    for event in (head, behind):
+        assert w.status(event) == (Status.EXPIRED, Reason.EXPIRED)
+
+
+def test_a_body_that_changed_is_never_sent_again() -> None:
+    w = world()
+    event = w.add()
+    w.load()
+    w.in_flight.remove(event)
+    w.tell(BodyChanged(event))
+    w.settle()
+    assert w.status(event) == (Status.FAILED, Reason.BODY_CHANGED)
+
+
+def test_after_the_longest_block_the_lane_overtakes_its_head() -> None:
+    w = world(retry_schedule_s=(0, 1000, 1000), lane_block_max_s=100)
+    head, behind = w.add(), w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    w.wait(99)
+    assert w.in_flight == []
+    w.wait(2)
+    assert w.in_flight == [behind]
+    assert head.overtaken
+    w.answer(behind)
+    w.settle()
+    w.wait(1500)
+    assert w.in_flight == [head]
+
+
+def test_the_rate_limit_spaces_requests() -> None:
+    w = world(rate_limit_per_second=10, concurrency=64, window=100)
+    for lane in range(50):
+        w.add(lane=lane)
+    w.load()
+    for _ in range(300):
+        for event in list(w.in_flight):
+            w.answer(event)
+        w.settle()
+        w.wait(0.01)
+    assert 29 <= len(w.sent) <= 32
+
+
+def test_without_order_events_of_one_object_go_out_together() -> None:
+    w = world(ordered_per_object=False)
+    events = [w.add() for _ in range(3)]
+    w.load()
+    assert w.in_flight == events
+
+
+def test_receivers_with_work_take_turns() -> None:
+    w = World(
+        Engine(Dice(1), window=100, in_flight_max=4), {n: ReceiverSettings(n, concurrency=4) for n in (1, 2)}, {1: None}
+    )
+    w.configure()
+    for lane in range(20):
+        w.add(1, lane)
+    for lane in range(20):
+        w.add(2, lane)
+    w.load()
+    for _ in range(8):
+        w.answer(w.in_flight[0])
+    assert [e.receiver_id for e in w.sent] == [1, 2] * 6
+
+
+def test_nothing_is_sent_while_ownership_is_in_doubt() -> None:
+    w = world()
+    w.tell(SendingAllowed(allowed=False))
+    event = w.add()
+    w.load()
+    assert w.in_flight == []
+    w.tell(SendingAllowed(allowed=True))
+    assert w.in_flight == [event]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_every_event_ends_once_and_lanes_keep_their_order(seed: int) -> None:
+    dice = random.Random(seed)
+    receivers = {
+        n: ReceiverSettings(
+            n,
+            concurrency=dice.randint(1, 3),
+            retry_schedule_s=(0, 1, 5, 0)[: dice.randint(1, 4)],
+            ordered_per_object=dice.random() < 0.8,
+            rate_limit_per_second=dice.choice([None, None, 50]),
+        )
+        for n in (1, 2, 3)
+    }
+    w = World(Engine(Dice(seed), window=WINDOW, in_flight_max=6), receivers, {1: None, 2: None})
+    w.configure()
+    made: list[Event] = []
+    for _ in range(400):
+        match dice.randrange(8):
+            case 0 | 1:
+                made += [
+                    w.add(dice.randint(1, 3), dice.randint(1, 4), dice.randint(1, 2)) for _ in range(dice.randint(1, 9))
+                ]
+            case 2:
+                w.load()
+            case 3 | 4 if w.in_flight:
+                event = dice.choice(w.in_flight)
+                w.answer(event, OK if dice.random() < 0.7 else FAILED)
+            case 5:
+                w.settle()
+            case 6:
+                w.wait(dice.choice([0.001, 0.1, 3]))
+            case 7 if dice.random() < 0.1:
+                chosen = dice.randint(1, 3)
+                w.receivers[chosen] = replace(w.receivers[chosen], active=not w.receivers[chosen].active)
+                w.configure()
+    w.receivers = {n: replace(settings, active=True) for n, settings in w.receivers.items()}
+    w.configure()
+    for _ in range(5000):
+        if len(w.ended) == len(made):
+            break
+        w.load()
+        for event in list(w.in_flight):
+            w.answer(event)
+        w.settle()
+        w.wait(0.2)
+    assert sorted(w.ended) == [e.queue_id for e in made], "an event is in limbo"
+    assert w.table == []
+    assert w.engine.in_flight == 0
+    assert w.engine.loaded_count == 0
+    assert all(e.state is State.GONE for e in made)
+    orders: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for queue_id, settlement in w.ended.items():
+        if receivers[settlement.event.receiver_id].ordered_per_object:
+            orders[(settlement.event.receiver_id, settlement.event.lane)].append(queue_id)
+    assert all(ids == sorted(ids) for ids in orders.values())

@@ -1,0 +1,103 @@
+"""SIGKILL, ten times, of whatever is there, while the application goes on writing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.deployment import Deployment
+from harness.process import ClarionProcess
+
+pytestmark = pytest.mark.data_path
+
+RECEIVERS = 2
+CONCURRENCY = 4
+ITEMS = 50
+
+
+# A request whose outcome was not yet durable when the kill came: sent, answered or in the settle under way.
+UNSETTLED_S_MAX = 0.25
+UNSETTLED_MAX = 24
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _kill(victim: str, serve: ClarionProcess, deployment: Deployment) -> None:
+    match victim:
+        case "group":
+            os.killpg(serve.pid, signal.SIGKILL)
+        case "parent":
+            os.kill(serve.pid, signal.SIGKILL)
+        case "child":
+            os.kill(_children(serve.pid)[0], signal.SIGKILL)
+        case "session":
+            pids = [
+                row[0]
+                for row in deployment.rows(
+                    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'clarion %%'"
+                )
+            ]
+            for pid in pids:
+                deployment.rows("SELECT pg_terminate_backend(%s)", pid)
+
+
+def test_ten_kills_under_load_lose_nothing_and_double_only_what_was_in_flight(deployment: Deployment) -> None:
+    deployment.attach()
+    for _ in range(RECEIVERS):
+        deployment.subscribe(deployment.register(concurrency=CONCURRENCY))
+    deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
+    versions: Counter[int] = Counter(dict.fromkeys(range(1, ITEMS + 1), 1))
+    stop = threading.Event()
+
+    def write() -> None:
+        """100 changes/s, each its own transaction."""
+        with psycopg.connect(deployment.database.url, autocommit=True) as connection:
+            begun, written = time.monotonic(), 0
+            while not stop.is_set():
+                item = written % ITEMS + 1
+                connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (item,))
+                versions[item] += 1
+                written += 1
+                stop.wait(max(0, begun + written / 100 - time.monotonic()))
+
+    writer = threading.Thread(target=write)
+    serve = deployment.serve()
+    writer.start()
+    kills = ["group", "child", "session", "parent", "child", "group", "session", "child", "parent", "group"]
+    killed_at = []
+    for number, victim in enumerate(kills):
+        received = deployment.receiver.count()
+        deployment.receiver.wait_for(received + 20 + number)
+        # What waited during the last outage is done: from here on it is the steady load that is hit.
+        deployment.wait_for_row("SELECT WHERE (SELECT count(*) FROM clarion.queue) < 10")
+        killed_at.append(time.time())
+        _kill(victim, serve, deployment)
+        if victim in ("group", "parent"):
+            serve.wait()
+            serve = deployment.serve()
+    received = deployment.receiver.count()
+    deployment.receiver.wait_for(received + 20)
+    stop.set()
+    writer.join()
+    deployment.wait_until_settled()
+    serve.stop()
+    first_sight: dict[str, float] = {}
+    doubled: Counter[str] = Counter()
+    for request in deployment.check(committed_versions=dict(versions), duplicates_max=len(kills) * UNSETTLED_MAX):
+        if request.message_id in first_sight:
+            before = first_sight[request.message_id]
+            kill = next(number for number, at in enumerate(killed_at) if at >= before)
+            assert killed_at[kill] - before < UNSETTLED_S_MAX, "sent again although its outcome was stored"
+            doubled[kills[kill]] += 1
+        first_sight.setdefault(request.message_id, request.at)
+    print(f"doubled by what was killed: {dict(doubled)}, of {len(first_sight)} requests")
+    assert doubled["session"] == 0, "a worker that nobody replaced settles what it holds instead of sending it again"

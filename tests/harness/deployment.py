@@ -1,0 +1,179 @@
+"""A whole deployment for the tests of the data path: an application's table, receivers, `clarion serve`, and the oracle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from clarion.capture.attach import Attachment, attach
+from clarion.core.system import SystemRandom
+from clarion.database.address import DatabaseAddress
+from clarion.sender.endpoint import secret_binding
+from clarion.sender.seal import Sealer, create_key
+from clarion.sender.sign import new_secret
+from clarion_receive import Webhook
+from harness.process import ClarionProcess
+from harness.receiver import Received, ReceiverProcess
+from tls import make_authority
+
+ITEMS = """
+    CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, version integer NOT NULL DEFAULT 1, note text);
+"""
+
+
+class Deployment:
+    """Beside `database`: an application's table `items` (resource ITEMS), keys, a certificate authority, one receiver process."""
+
+    def __init__(
+        self, database: DatabaseAddress, directory: Path, start: Callable[..., ClarionProcess], *, schema: str = ITEMS
+    ) -> None:
+        self.database = database
+        self.directory = directory
+        self._start = start
+        self._random = SystemRandom()
+        (directory / "ca").mkdir()
+        self.authority = make_authority(directory / "ca")
+        self._sealer = Sealer(create_key(directory / "secret.key", self._random), self._random)
+        self.secrets: dict[int, str] = {}
+        self.connection: psycopg.Connection[Any] = psycopg.connect(database.url, autocommit=True)
+        self.connection.execute(schema)
+        self.receiver = ReceiverProcess(directory / "receiver", self.authority.issue(addresses=["127.0.0.1"]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+        self.receiver.__exit__(None, None, None)
+
+    def attach(self, *attachments: Attachment) -> None:
+        """Attach tables; without arguments the table `items`."""
+        attach(self.connection, attachments or [Attachment(resource="ITEMS", table="items")])
+
+    def register(self, uri: str | None = None, **columns: object) -> int:
+        """A receiver's id, with a secret of its own."""
+        found = self.connection.execute(
+            "SELECT nextval(pg_get_serial_sequence('clarion.receivers', 'id')), id FROM clarion.organisations WHERE name = 'default'"
+        ).fetchone()
+        assert found is not None
+        receiver_id, organisation_id = found
+        secret = self.secrets[receiver_id] = new_secret(self._random)
+        values = {
+            "id": receiver_id,
+            "organisation_id": organisation_id,
+            "name": f"receiver {receiver_id}",
+            "webhook_uri": uri or self.receiver.uri(),
+            "shared_secret_sealed": self._sealer.seal(secret.encode(), secret_binding(organisation_id, receiver_id)),
+            "shared_secret_hint": secret[-4:],
+            **columns,
+        }
+        self.connection.execute(
+            psycopg.sql.SQL("INSERT INTO clarion.receivers ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
+                psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, values)),
+                psycopg.sql.SQL(", ").join(map(psycopg.sql.Placeholder, values)),
+            ),
+            values,
+        )
+        return int(receiver_id)
+
+    def subscribe(
+        self, receiver_id: int, resource: str = "ITEMS", actions: Sequence[str] = ("CREATE", "UPDATE", "DELETE")
+    ) -> list[int]:
+        """Subscriptions of the receiver, one for each action; their ids."""
+        return [
+            int(row[0])
+            for action in actions
+            if (
+                row := self.connection.execute(
+                    "INSERT INTO clarion.subscriptions (organisation_id, receiver_id, resource, action) "
+                    "SELECT organisation_id, id, %s, %s FROM clarion.receivers WHERE id = %s RETURNING id",
+                    (resource, action, receiver_id),
+                ).fetchone()
+            )
+        ]
+
+    def serve(self, *arguments: str, **settings: str) -> ClarionProcess:
+        """`clarion serve` with router and delivery, ready."""
+        roles = arguments or ("--role", "router", "--role", "delivery")
+        process = self._start(
+            "serve",
+            *roles,
+            CLARION_DATABASE_URL=self.database.url,
+            CLARION_SECRET_KEY_FILE=str(self.directory / "secret.key"),
+            CLARION_CA_FILE=str(self.authority.ca_file),
+            **{"CLARION_ALLOWED_NETWORKS": "127.0.0.0/8", **settings},
+        )
+        process.wait_for_line("^clarion ready")
+        return process
+
+    # ------------------------------------------------------------ what is in the tables
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+
+    def wait_until_settled(self, timeout_s: float = 30) -> None:
+        """Until outbox and queue are empty."""
+        self.wait_for_row(
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) AND NOT EXISTS (SELECT FROM clarion.queue)", timeout_s
+        )
+
+    def wait_for_row(self, query: str, timeout_s: float = 30) -> tuple[Any, ...]:
+        """The first row of the query, as soon as there is one."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if found := self.rows(query):
+                return found[0]
+            assert time.monotonic() < deadline, f"after {timeout_s} s still no row: {query}"
+            time.sleep(0.02)
+
+    # ------------------------------------------------------------ the oracle
+
+    def check(self, *, committed_versions: dict[int, int], duplicates_max: int = 0) -> list[Received]:
+        """The three logs agree: what the application committed, what the ledger holds, what the receiver got.
+
+        `committed_versions` has the last version of each row of `items`; every version from 1 on must have arrived at
+        each receiver, in order at first sight, verified, duplicates byte for byte the same.
+        """
+        assert self.rows("SELECT id, version FROM items ORDER BY id") == sorted(committed_versions.items())
+        ledger = self.rows(
+            "SELECT change_id, object_id, (new::json ->> 'version')::int FROM clarion.ledger WHERE resource = 'ITEMS' ORDER BY position"
+        )
+        seen: defaultdict[int, list[int]] = defaultdict(list)
+        for _, object_id, version in ledger:
+            seen[int(object_id)].append(version)
+        assert seen == {item: list(range(1, last + 1)) for item, last in committed_versions.items()}
+        numbers = self.rows("SELECT organisation_id, change_id FROM clarion.ledger ORDER BY organisation_id, change_id")
+        assert numbers == [(o, n) for o, last in Counter(o for o, _ in numbers).items() for n in range(1, last + 1)]
+
+        received = self.receiver.received()
+        first_sight: dict[str, Received] = {}
+        duplicates = 0
+        for request in received:
+            Webhook(list(self.secrets.values()), tolerance_s=3600).verify(request.body, request.headers)
+            before = first_sight.setdefault(request.message_id, request)
+            if before is not request:
+                duplicates += 1
+                assert before.body == request.body, "another body under the same webhook-id"
+        assert duplicates <= duplicates_max
+        versions: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        subscriptions = dict(self.rows("SELECT id, receiver_id FROM clarion.subscriptions"))
+        for request in first_sight.values():
+            body = json.loads(request.body)
+            if body["resource"] == "items":
+                receiver_id = subscriptions[body["subscription_id"]]
+                versions[(receiver_id, body["object_id"])].append(body["data"]["version"])
+        expected = {
+            (receiver_id, str(item)): list(range(1, last + 1))
+            for receiver_id in self.secrets
+            for item, last in committed_versions.items()
+        }
+        assert versions == expected
+        settled = self.rows("SELECT status, count(*) FROM clarion.events GROUP BY status")
+        assert settled == [("DELIVERED", len(first_sight))]
+        return received

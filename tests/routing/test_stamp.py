@@ -1,0 +1,84 @@
+"""Numbers have no gaps, links chain, every matching subscription gets exactly one event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clarion.ledger.chain import GENESIS, link, payload_digest
+from clarion.ledger.change import Captured
+from clarion.routing.match import Index, Subscription
+from clarion.routing.stamp import Numbers, ScanFloor, Tail, lane_of, stamp
+
+AT = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
+changes = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from(["RUNS", "ISSUES"]), st.sampled_from("cud"), st.sampled_from("xyz")),
+    max_size=30,
+)
+subscriptions = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from(["RUNS", "ISSUES"]), st.sampled_from(["CREATE", "UPDATE", "DELETE"])),
+    max_size=8,
+)
+
+
+@given(st.lists(changes, min_size=1, max_size=4), subscriptions)
+def test_batches_number_without_gaps_and_make_one_event_per_match(
+    batches: list[list[tuple[int, str, str, str]]], wanted: list[tuple[int, str, str]]
+) -> None:
+    listening = [Subscription(i, owner, 10 + i % 2, name, action) for i, (owner, name, action) in enumerate(wanted)]
+    numbers = Numbers(0, 0, 0, {}, {s.subscription_id: 0 for s in listening})
+    tails = dict.fromkeys((1, 2, 3), Tail())
+    outbox_id, expected_events, seen_sequences = 0, 0, {s.subscription_id: 0 for s in listening}
+    for spec in batches:
+        rows = []
+        for owner, resource, action, object_id in spec:
+            outbox_id += 1
+            captured = Captured(outbox_id, owner, None, resource, action, object_id, 1, 1, *[None] * 6, "{}")
+            rows.append((captured, owner))
+        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)))
+        assert batch.positions == list(range(numbers.position + 1, batch.after.position + 1))
+        assert batch.event_ids == list(range(numbers.event_id + 1, batch.after.event_id + 1))
+        assert batch.queue_ids == list(range(numbers.queue_id + 1, batch.after.queue_id + 1))
+        payload = payload_digest(bytes(16), None, "{}", None, None, None)
+        for (row, owner), change_id, made in zip(rows, batch.change_ids, batch.links, strict=True):
+            tail = tails[owner]
+            assert change_id == tail.change_id + 1
+            assert made == link(tail.link, owner, change_id, AT, row.resource, row.action, row.object_id, payload)
+            tails[owner] = Tail(change_id, made)
+            expected_events += sum(
+                1
+                for s in listening
+                if (s.organisation_id, s.resource, s.action[0].lower()) == (owner, row.resource, row.action)
+            )
+        for subscription_id, sequence in zip(batch.subscription_ids, batch.queue_sequences, strict=True):
+            assert sequence == seen_sequences[subscription_id] + 1
+            seen_sequences[subscription_id] = sequence
+        numbers = batch.after
+    assert numbers.event_id == expected_events
+    assert numbers.tails.get(1, Tail()).link == (tails[1].link if tails[1].change_id else GENESIS)
+
+
+def test_a_lane_is_the_same_in_every_process_and_differs_by_resource_and_object() -> None:
+    assert lane_of("RUNS", "42") == 25846892906544385
+    assert len({lane_of(r, o) for r in ("RUNS", "ISSUES") for o in map(str, range(1000))}) == 2000
+
+
+def test_the_scan_floor_waits_for_every_transaction_that_may_hold_a_lower_id() -> None:
+    floor = ScanFloor()
+    floor.looked(snapshot_xmin=5, lowest_waiting=1)
+    floor.read(100)
+    floor.wrote(xid=50)
+    floor.looked(snapshot_xmin=50, lowest_waiting=None)
+    assert floor.floor == 0, "transaction 50 itself, or an older one, may still be running"
+    floor.looked(snapshot_xmin=51, lowest_waiting=None)
+    assert floor.floor == 100
+
+
+def test_the_scan_floor_never_passes_a_row_that_still_waits() -> None:
+    floor = ScanFloor()
+    floor.read(100)
+    floor.wrote(xid=50)
+    floor.looked(snapshot_xmin=60, lowest_waiting=42)
+    assert floor.floor == 41

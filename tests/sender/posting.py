@@ -1,0 +1,61 @@
+"""Sending one request at a time to the scripted receiver."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from clarion.sender.outcome import Attempt
+from clarion.sender.send import Endpoint, Sender
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Receivers:
+    """Ports of the scripted receiver's listeners, by what is special about them."""
+
+    ca_file: Path
+    localhost_address: str
+    ports: dict[str, int]
+
+    def uri(self, path: str, listener: str = "good", host: str = "127.0.0.1") -> str:
+        return f"https://{host}:{self.ports[listener]}{path}"
+
+
+class Post:
+    """Sends one request at a time and waits for its attempt."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.endpoint = Endpoint(
+            receiver_id=1,
+            uri="",
+            content_type="application/json",
+            headers=(),
+            secrets=(SECRET,),
+            signatures=("V1",),
+            timeout_s=5,
+            concurrency=4,
+            expected_response_code=None,
+        )
+        self._count = 0
+
+    async def __call__(
+        self, uri: str, body: bytes = b"{}", extra: tuple[tuple[str, str], ...] = (), **changes: Any
+    ) -> Attempt:
+        return await self.begin(uri, body, extra, **changes)
+
+    def begin(
+        self, uri: str, body: bytes = b"{}", extra: tuple[tuple[str, str], ...] = (), **changes: Any
+    ) -> asyncio.Future[Attempt]:
+        self._count += 1
+        future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        endpoint = replace(self.endpoint, uri=uri, **changes)
+        self.sender.send(endpoint, f"evt_1_{self._count}", 1_795_478_699, body, extra, future.set_result)
+        assert not future.done()
+        return future

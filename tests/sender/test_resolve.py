@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from clarion.sender.address import AddressNotAllowed, UriRefused
+from clarion.sender.resolve import NameNotResolved, ResolverFailed, check_uri, resolve
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+async def test_a_name_gives_all_its_addresses_once() -> None:
+    expected = {ip_address(answer[4][0]) for answer in socket.getaddrinfo("localhost", 443)}
+    answers = await resolve("localhost", 443)
+    assert set(answers) == expected
+    assert len(answers) == len(expected)
+
+
+async def test_a_name_that_does_not_exist_is_told_from_a_resolver_that_fails() -> None:
+    # Where there is no resolver at all, the lookup itself fails; both are typed.
+    with pytest.raises((NameNotResolved, ResolverFailed)):
+        await resolve("does-not-exist.example", 443)
+
+
+async def test_a_lookup_beyond_its_budget_is_our_failure() -> None:
+    with pytest.raises(ResolverFailed, match="within 0 s"):
+        await resolve("localhost", 443, budget_s=0)
+    assert await resolve("localhost", 443)
+
+
+async def test_a_name_that_does_not_resolve_today_is_accepted_with_a_warning() -> None:
+    [warning] = await check_uri("https://whoknows.where.this.leads", ())
+    assert warning.code == "NAME_NOT_RESOLVED"
+    assert "whoknows.where.this.leads" in warning.message
+
+
+async def test_public_literals_are_accepted_without_warning() -> None:
+    assert await check_uri("https://8.8.8.8/hook", ()) == []
+
+
+async def test_localhost_is_accepted_on_any_port_only_if_its_addresses_are_allowed() -> None:
+    assert await check_uri("https://localhost:9000/", LOOPBACK) == []
+    for allowed in ((), (ip_network("10.0.0.0/8"),), (ip_network("127.0.0.2/32"),)):
+        with pytest.raises(AddressNotAllowed):
+            await check_uri("https://localhost/", allowed)
+
+
+async def test_another_port_on_a_name_outside_is_a_matter_of_the_port_whatever_it_resolves_to() -> None:
+    for allowed in ((), LOOPBACK):
+        with pytest.raises(UriRefused, match="port 9000"):
+            await check_uri("https://whoknows.where.this.leads:9000/", allowed)
+
+
+async def test_an_inside_name_that_does_not_resolve_is_refused_like_one_that_resolves_elsewhere() -> None:
+    with pytest.raises(AddressNotAllowed):
+        await check_uri("https://printer.local/", LOOPBACK)
