@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from harness.api import Caller, new_key, served
 from harness.audit_rows import add_resources
+from psycopg import sql
 
 from clarion.access.principal import Role
 from clarion.core.system import SystemRandom
@@ -17,20 +20,63 @@ URI = "https://93.184.216.34/hook"
 """A public address: no name is looked up. Nothing is ever sent there."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sealer() -> Sealer:
     random = SystemRandom()
     return Sealer(random.token(32), random)
 
 
+@pytest.fixture(scope="module")
+def module_database(
+    server: DatabaseAddress, template: str, request: pytest.FixtureRequest
+) -> Iterator[DatabaseAddress]:
+    """A migrated database for the tests of one file, each of which finds it as new (see `emptied`)."""
+    name = sql.Identifier(f"api_{Path(request.path).stem}")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
+    yield server.with_database(name._obj[0])
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="module")
+def module_api(module_database: DatabaseAddress, sealer: Sealer) -> Iterator[int]:
+    """The port of an API that serves the tests of one file."""
+    with served(module_database, sealer) as port:
+        yield port
+
+
+EMPTIED = (
+    "history attempts events queue activations subscription_counters headers subscriptions receivers api_keys clients "
+    "ledger outbox"
+).split()
+
+
 @pytest.fixture
-def administrator(database: DatabaseAddress, sealer: Sealer) -> Iterator[Caller]:
-    """A running API with resources RUNS and ISSUES, called by an administrator of organisation `default`."""
-    with psycopg.connect(database.url, autocommit=True) as connection:
+def emptied(module_database: DatabaseAddress) -> Iterator[DatabaseAddress]:
+    """The file's database with no rows of any organisation, and all ids beginning at 1."""
+    with psycopg.connect(module_database.url, autocommit=True) as connection:
+        for table in EMPTIED:
+            connection.execute(sql.SQL("DELETE FROM clarion.{}").format(sql.Identifier(table)))
+        connection.execute("DELETE FROM clarion.resources WHERE schema_name = 'public'")
+        connection.execute("DELETE FROM clarion.organisations WHERE name <> 'default'")
+        connection.execute(
+            "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) FROM pg_sequences "
+            "WHERE schemaname = 'clarion' AND sequencename NOT IN ('organisations_id_seq', 'resources_id_seq')"
+        )
+        yield module_database
+
+
+@pytest.fixture
+def administrator(emptied: DatabaseAddress, module_api: int) -> Caller:
+    """An API with resources RUNS and ISSUES, called by an administrator of organisation `default`."""
+    with psycopg.connect(emptied.url, autocommit=True) as connection:
         add_resources(connection, [("RUNS", "RUN"), ("ISSUES", "ISSUE")])
-    key = new_key(database, "default", Role.ADMINISTRATOR, "admin")
-    with served(database, sealer) as port:
-        yield Caller(port, key, database)
+    caller = Caller(module_api, new_key(emptied, "default", Role.ADMINISTRATOR, "admin"), emptied)
+    deadline = time.monotonic() + 2
+    while len(caller("{ resources { name } }").data["resources"]) != 5:
+        assert time.monotonic() < deadline
+    return caller
 
 
 @pytest.fixture

@@ -118,13 +118,16 @@ def test_an_unexpected_error_is_masked_and_logged_under_its_correlation_id(
 ) -> None:
     make_receiver(sharedSecret="canary-shared-secret-in-full")
     integrator.rows("ALTER TABLE clarion.subscriptions RENAME TO elsewhere")
-    with caplog.at_level(logging.ERROR):
-        answer = integrator("{ webhookReceiver(id: 1) { name subscriptions { id } } }")
+    try:
+        with caplog.at_level(logging.ERROR):
+            answer = integrator("{ webhookReceiver(id: 1) { name subscriptions { id } } }")
+    finally:
+        integrator.rows("ALTER TABLE clarion.elsewhere RENAME TO subscriptions")
     assert answer.status == 200
     error = answer.error
     assert error["extensions"]["code"] == Code.INTERNAL
     assert error["extensions"]["correlationId"] == answer.headers["x-request-id"]
-    for inside in ("clarion.", "SELECT", "asyncpg", "Traceback", ".py", "relation", "UndefinedTable"):
+    for inside in ("clarion.", "SELECT", "asyncpg", "Traceback", ".py", "does not exist", "UndefinedTable"):
         assert inside not in json.dumps(answer.body)
     assert error["extensions"]["correlationId"] in caplog.text
     assert "UndefinedTable" in caplog.text

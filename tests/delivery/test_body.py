@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clarion.core.encoding import _split_slowly
 from clarion.delivery.body import BODY_BYTES_MAX, render
 from clarion.delivery.event import Event
 from clarion.ledger.change import Change
@@ -97,7 +99,23 @@ def test_data_that_does_not_fit_is_left_out_and_said_so() -> None:
     assert parsed["event_id"] == 123456
 
 
-def test_values_that_jsonb_would_refuse_pass_through() -> None:
-    row = '{"j":{"nul":"\\u0000","lone":"\\ud800","big":1e400,"big":2}}'
-    body = render(event("c", None, row))
-    assert row.encode() in body
+@pytest.mark.parametrize(
+    "value",
+    ['{"nul":"\\u0000","lone":"\\ud800","big":1e400,"big":2}', "[" * 5000 + "]" * 5000, '"},{\\"a\\":[\\\\"', " [1 ,\n 2] "],
+)
+def test_values_that_parsers_refuse_pass_through_and_are_compared(value: str) -> None:
+    old, new = '{"id":1,"j":%s,"n":1.0}' % value, '{"id":1,"j":%s,"n":1.00}' % value
+    body = render(event("u", old, new))
+    assert new.encode() in body
+    assert b'"changed":["n"],' in body
+    assert body.endswith(b'"previous":{"n":1.0}}')
+    changed = render(event("u", '{"id":1,"j":null,"n":1.0}', new))
+    assert b'"changed":["j","n"]' in changed
+    back = render(event("u", new, '{"id":1,"j":null,"n":1.00}'))
+    assert back.endswith(b'"previous":{"j":%b}}' % value.strip().encode())
+
+
+@given(rows)
+def test_the_slow_way_of_splitting_agrees_with_the_quick_one(row: dict[str, object]) -> None:
+    encoded = json.dumps(row, ensure_ascii=False, indent=1).encode()
+    assert {n: json.loads(v) for n, v in _split_slowly(encoded).items()} == row

@@ -13,7 +13,6 @@ from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, State, Status
 from clarion.delivery.step import (
-    BodyChanged,
     Configured,
     Disable,
     Effect,
@@ -28,6 +27,7 @@ from clarion.delivery.step import (
     Settle,
     Settled,
     Ticked,
+    Unsendable,
 )
 from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt, Outcome
@@ -243,7 +243,7 @@ def test_a_fault_of_our_own_spends_no_attempt_of_the_schedule() -> None:
     for _ in range(5):
         w.answer(event, attempt(Outcome.DNS_FAILED, ours=True))
         w.settle()
-        w.wait(8)
+        w.wait(500)
     w.answer(event, FAILED)
     w.settle()
     w.wait(1)
@@ -313,7 +313,7 @@ def test_a_body_that_changed_is_never_sent_again() -> None:
     event = w.add()
     w.load()
     w.in_flight.remove(event)
-    w.tell(BodyChanged(event))
+    w.tell(Unsendable(event, Reason.BODY_CHANGED))
     w.settle()
     assert w.status(event) == (Status.FAILED, Reason.BODY_CHANGED)
 

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 INTERNAL_TEXT = "an internal error occurred; the log has it under this correlation id"
 _QUERY_CANCELED = "57014"
+_TOO_LARGE = (f"more than {TOKENS_MAX} tokens", "nested too deeply")
+"""How the library words its refusals of too large documents and variables; it has no codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def _of_library(error: GraphQLError) -> bool:
 def _of_caller(error: GraphQLError, field: str | None) -> dict[str, Any]:
     if "code" in (error.extensions or {}):
         return {**error.formatted}
-    if error.message.endswith(f"more than {TOKENS_MAX} tokens."):
+    if any(text in error.message for text in _TOO_LARGE):
         code = Code.QUERY_TOO_COMPLEX
     elif error.original_error is not None or error.path is not None:
         code = Code.INVALID_INPUT

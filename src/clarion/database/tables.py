@@ -251,8 +251,8 @@ queue = Table(
     _moment("first_failed_at", nullable=True),
     _small("shard"),
     _small("round"),
-    _small("attempts_count"),
-    _small("spent_count"),
+    Column("attempts_count", Integer, nullable=False),
+    Column("spent_count", Integer, nullable=False),
     _small("render_version"),
     _bytes("body_sha256", nullable=True),
 )
@@ -270,7 +270,7 @@ events = Table(
     _moment("settled_at"),
     _text("status"),
     _text("reason"),
-    _small("attempts_count"),
+    Column("attempts_count", Integer, nullable=False),
     _small("render_version"),
     _bytes("body_sha256", nullable=True),
 )
@@ -280,7 +280,7 @@ attempts = Table(
     metadata,
     _key("event_id"),
     Column("round", SmallInteger, primary_key=True),
-    Column("number", SmallInteger, primary_key=True),
+    Column("number", Integer, primary_key=True),
     _number("organisation_id"),
     _moment("started_at"),
     Column("duration_ms", Integer, nullable=False),

@@ -29,7 +29,7 @@ WITH fence AS (
     SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
 ), ended AS (
     DELETE FROM clarion.queue q
-    USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bytea[])
+    USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bytea[])
           AS n (queue_id, status, reason, attempts_count, body_sha256)
     WHERE q.queue_id = n.queue_id
     RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence, q.render_version,
@@ -44,7 +44,7 @@ WITH fence AS (
     UPDATE clarion.queue q
     SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
         first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
-    FROM fence, unnest($7::bigint[], $8::timestamptz[], $9::smallint[], $10::smallint[], $11::timestamptz[], $12::bytea[])
+    FROM fence, unnest($7::bigint[], $8::timestamptz[], $9::integer[], $10::integer[], $11::timestamptz[], $12::bytea[])
          AS n (queue_id, due_at, attempts_count, spent_count, first_failed_at, body_sha256)
     WHERE q.queue_id = n.queue_id
 ), attempted AS (
@@ -52,7 +52,7 @@ WITH fence AS (
                                   response_headers, response_body, error, source_address, peer_address)
     SELECT n.event_id, n.round, n.number, n.organisation_id, n.started_at, n.duration_ms, n.status_code, n.outcome,
            n.response_headers, n.response_body, n.error, n.source_address, n.peer_address
-    FROM fence, unnest($13::bigint[], $14::smallint[], $15::smallint[], $16::bigint[], $17::timestamptz[], $18::integer[],
+    FROM fence, unnest($13::bigint[], $14::smallint[], $15::integer[], $16::bigint[], $17::timestamptz[], $18::integer[],
                        $19::smallint[], $20::text[], $21::text[], $22::bytea[], $23::text[], $24::text[], $25::text[])
          AS n (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
                response_headers, response_body, error, source_address, peer_address)

@@ -19,9 +19,8 @@ from clarion.core.errors import InvariantBroken
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
-from clarion.delivery.retry import next_wait_ms, wait_with_retry_after_ms
+from clarion.delivery.retry import next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
 from clarion.delivery.step import (
-    BodyChanged,
     Configured,
     Disable,
     Effect,
@@ -37,11 +36,11 @@ from clarion.delivery.step import (
     Settle,
     Settled,
     Ticked,
+    Unsendable,
 )
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
-OWN_FAULT_WAIT_MS = 5_000
 
 
 class _Receiver:
@@ -142,9 +141,9 @@ class Engine:
                 self._receiver_loaded(receiver_id, events, now, exhausted=exhausted)
             case Configured():
                 self._configured(happened, now)
-            case BodyChanged(event):
+            case Unsendable(event, reason):
                 self._release(event)
-                self._settle(event, None, Ending(Status.FAILED, Reason.BODY_CHANGED))
+                self._settle(event, None, Ending(Status.FAILED, reason))
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
             case Ticked():
@@ -203,7 +202,7 @@ class Engine:
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
         if attempt.ours:
-            wait_ms: int | None = round(OWN_FAULT_WAIT_MS * self._random.uniform(0.5, 1.5))
+            wait_ms: int | None = own_fault_wait_ms(event.attempts_count - event.spent_count, self._random)
         else:
             event.spent_count += 1
             wait_ms = next_wait_ms(event.spent_count, settings.retry_schedule_s, self._random)

@@ -74,7 +74,7 @@ class Queue:
                 [a.outcome.value for _, a in attempted],
                 [_headers(a.response_headers) for _, a in attempted],
                 [a.response_body for _, a in attempted],
-                [a.error for _, a in attempted],
+                [_text(a.error) for _, a in attempted],
                 [a.source_address for _, a in attempted],
                 [a.peer_address for _, a in attempted],
             )
@@ -83,6 +83,11 @@ class Queue:
 def _headers(pairs: Sequence[tuple[str, str]]) -> str | None:
     """JSON text of the pairs; NUL, which PostgreSQL's text cannot hold, is escaped by JSON."""
     return orjson.dumps(pairs).decode() if pairs else None
+
+
+def _text(text: str | None) -> str | None:
+    """Text as PostgreSQL can hold it: without NUL and without lone surrogates, wherever it came from."""
+    return None if text is None else text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _event(record: Any) -> Event:

@@ -21,6 +21,14 @@ def next_wait_ms(failed_count: int, schedule_s: Sequence[int], random: Random) -
     return round(schedule_s[failed_count] * 1000 * random.uniform(0.5, 1.5))
 
 
+def own_fault_wait_ms(fault_count: int, random: Random) -> int:
+    """Milliseconds until an attempt that failed by our own fault is made again: 5 s, doubling up to 5 min, with jitter.
+
+    `fault_count` >= 1 counts such attempts of the event so far.
+    """
+    return round(min(5_000 * 2 ** min(fault_count - 1, 6), 300_000) * random.uniform(0.5, 1.5))
+
+
 def wait_with_retry_after_ms(wait_ms: int, retry_after_s: int | None) -> int:
     """The wait, but not before the receiver said it wants to be asked again."""
     if retry_after_s is None:

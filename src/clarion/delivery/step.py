@@ -59,10 +59,11 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class BodyChanged:
-    """The body to be sent differs from the one whose hash was stored: it must never leave under the same id."""
+class Unsendable:
+    """The event's body cannot be sent: it differs from what was sent under its id before, or cannot be made."""
 
     event: Event
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class SendingAllowed:
     allowed: bool
 
 
-Input = Configured | Loaded | ReceiverLoaded | Finished | BodyChanged | Settled | Ticked | SendingAllowed
+Input = Configured | Loaded | ReceiverLoaded | Finished | Unsendable | Settled | Ticked | SendingAllowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,11 @@ from clarion.core.errors import ClarionError, Fenced, InvariantBroken
 from clarion.database.pool import store_errors
 from clarion.delivery.body import render
 from clarion.delivery.engine import Engine
-from clarion.delivery.event import Event
+from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
 from clarion.delivery.receivers import Receivers, load_receivers, load_version
 from clarion.delivery.shard import BEAT_EVERY_S, LEASE_S, Ownership
 from clarion.delivery.step import (
-    BodyChanged,
     Disable,
     Finished,
     Input,
@@ -37,6 +36,7 @@ from clarion.delivery.step import (
     Settle,
     Settled,
     Ticked,
+    Unsendable,
 )
 from clarion.sender.outcome import Attempt
 from clarion.sender.seal import Sealer
@@ -178,10 +178,16 @@ class Worker:
             )
         receivers = self._receivers
         assert receivers is not None
-        body = render(event)
+        try:
+            body = render(event)
+        except Exception:
+            _log.exception("the body of event %s cannot be made", event.event_id)
+            self._give_up(event, Reason.BODY_FAILED)
+            return
         digest = sha256(body).digest()
         if event.body_sha256 is not None and event.body_sha256 != digest:
-            asyncio.get_running_loop().call_soon(self._guarded, BodyChanged(event))
+            _log.error("the body of event %s is not the one that was sent before; the ledger was altered", event.event_id)
+            self._give_up(event, Reason.BODY_CHANGED)
             return
         event.body_sha256 = digest
         self._sender.send(
@@ -192,6 +198,10 @@ class Worker:
             _OVERTAKEN if event.overtaken else (),
             partial(self._answered, event),
         )
+
+    def _give_up(self, event: Event, reason: Reason) -> None:
+        # Not at once: the engine is still being asked.
+        asyncio.get_running_loop().call_soon(self._guarded, Unsendable(event, reason))
 
     def _answered(self, event: Event, attempt: Attempt) -> None:
         self._guarded(Finished(event, attempt))

@@ -19,6 +19,7 @@ from clarion.core.errors import CheckFailed, ClarionError, EnvironmentRefused, U
 from clarion.demo.certificates import HOST
 from clarion.demo.delivery import Card, Delivery, read_report
 from clarion.demo.receiver_setup import Setup
+from clarion.demo.serving import BEGIN
 
 _READY_SECONDS_MAX: Final = 60.0
 _STOP_SECONDS_MAX: Final = 40.0
@@ -27,7 +28,10 @@ _READY_LINE: Final = re.compile(r"clarion ready on (http://\S+)")
 
 
 class Serve:
-    """`clarion serve` in a session of its own, so that Ctrl-C reaches the demo alone. Its log goes to a file."""
+    """`clarion serve` in a session of its own, so that Ctrl-C reaches the demo alone. Its log goes to a file.
+
+    Made early, it does its imports and holds the embedded server; `begin` lets it serve.
+    """
 
     def __init__(self, environment: Mapping[str, str], log_file: Path) -> None:
         self._log_file = log_file
@@ -43,8 +47,12 @@ class Serve:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         threading.Thread(target=self._read, name="serve", daemon=True).start()
 
-    def wait_until_ready(self) -> str:
-        """The API's address, as `http://127.0.0.1:8400`. Raises the error that ended it, as its own."""
+    def begin(self) -> str:
+        """The API's address, as `http://127.0.0.1:8400`, once it is ready. Raises the error that ended it, as its own."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(BEGIN)
+            self._process.stdin.flush()
         waited_until = monotonic() + _READY_SECONDS_MAX
         while (left := waited_until - monotonic()) > 0:
             try:
@@ -82,7 +90,6 @@ class Serve:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """What is under way is finished, then it ends."""
-        self._process.terminate()
         _end(self._process)
 
     def _read(self) -> None:

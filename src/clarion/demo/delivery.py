@@ -57,7 +57,7 @@ class Delivery:
     @classmethod
     def unverified(cls, path: str, at: datetime, reason: str) -> Delivery:
         """A request that did not verify; nothing in it is believed."""
-        return cls(path, at.isoformat(), is_verified=False, did=f"refused: {reason}")
+        return cls(path, _text(at), is_verified=False, did=f"refused: {reason}")
 
     @classmethod
     def verified(
@@ -76,7 +76,7 @@ class Delivery:
         changes = tuple((change.resource, change.action, change.object_id) for change in act.changes) if act else ()
         return cls(
             path=path,
-            received_at=at.isoformat(),
+            received_at=_text(at),
             is_verified=True,
             did=did,
             ms=round(latency_ms, 1),
@@ -118,6 +118,11 @@ class Card:
     def line(self) -> bytes:
         """As it goes through the pipe."""
         return json.dumps({"report": "card", "title": self.title}).encode() + b"\n"
+
+
+def _text(at: datetime) -> str:
+    """All of one length, so that they sort as text."""
+    return at.isoformat(timespec="microseconds")
 
 
 def read_report(line: bytes) -> Delivery | Card | None:

@@ -47,14 +47,15 @@ class Outcome:
 
 @dataclass(slots=True)
 class Inbox:
-    """What the receiver reported, in the order of arrival."""
+    """What the receiver reported, in the order of its reports."""
 
     deliveries: list[Delivery] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
 
     def of(self, path: str) -> list[Delivery]:
-        """Those of one receiver."""
-        return [delivery for delivery in self.deliveries if delivery.path == path]
+        """Those of one receiver as they arrived. They are reported as they are done with, which may differ."""
+        found = [delivery for delivery in self.deliveries if delivery.path == path]
+        return sorted(found, key=lambda delivery: delivery.received_at)
 
 
 def run_once(stage: Stage) -> Outcome:

@@ -66,19 +66,18 @@ def stage(settings: Settings, step: Step) -> Iterator[Stage]:
     with ExitStack() as ending:
         directory = _directory(settings.data_dir)
         ending.enter_context(_alone(directory))
-        # First, so that its imports are done by the time that it is needed.
+        certificates = _certificates(directory)
+        key, key_is_ours = _key(settings, directory)
+        # First, so that they have done their imports by the time that they are needed.
+        serve = ending.enter_context(Serve(_environment(settings, certificates, key), directory / "serve.log"))
         receiver = ending.enter_context(ReceiverProcess(directory / "receiver.log"))
         step("PostgreSQL, embedded")
         address = ending.enter_context(open_database(settings))
         _refuse_company(address, settings.data_dir)
         step(f"factory: {len(RESOURCES)} tables, master data, capture")
         install(address)
-        certificates = ensure_certificates(directory, datetime.now(UTC))
-        key, key_is_ours = _key(settings, directory)
         step("clarion serve: API, router, delivery")
-        environment = _environment(settings, certificates, key)
-        serve = ending.enter_context(Serve(environment, directory / "serve.log"))
-        api_url = serve.wait_until_ready()
+        api_url = serve.begin()
         _wait_until_routed(address, serve)
         step("receiver: 6 endpoints, each subscribed")
         api = GraphQL(api_url, key)
@@ -101,6 +100,7 @@ def _directory(data_dir: Path) -> Path:
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / "serve.log").touch()
     except OSError as error:
         raise _unusable(directory, error) from error
     return directory
@@ -126,9 +126,9 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _unusable(directory: Path, error: OSError) -> EnvironmentRefused:
-    return EnvironmentRefused(
-        f"{directory} cannot be used: {error.strerror}", "choose another directory with CLARION_DATA_DIR"
-    )
+    parent = directory.parent
+    reason = "it is no directory" if parent.exists() and not parent.is_dir() else f"{error.strerror}: {error.filename}"
+    return EnvironmentRefused(f"{parent} cannot be used: {reason}", "choose another directory with CLARION_DATA_DIR")
 
 
 def _refuse_company(address: DatabaseAddress, data_dir: Path) -> None:
@@ -149,6 +149,13 @@ def _refuse_company(address: DatabaseAddress, data_dir: Path) -> None:
             f"nothing is delivered from {data_dir}: {held}",
             "run `clarion serve --adopt` there once, or choose another directory with CLARION_DATA_DIR",
         )
+
+
+def _certificates(directory: Path) -> Certificates:
+    try:
+        return ensure_certificates(directory, datetime.now(UTC))
+    except OSError as error:
+        raise _unusable(directory, error) from error
 
 
 def _key(settings: Settings, directory: Path) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
@@ -205,7 +206,7 @@ async def activations_of(
     activations = tables.activations.c
     found = await connection.execute(
         select(activations.subscription_id, activations.from_position, activations.until_position)
-        .distinct(activations.subscription_id)
+        .ext(distinct_on(activations.subscription_id))
         .where(activations.organisation_id == organisation_id, activations.subscription_id.in_(ids))
         .order_by(activations.subscription_id, activations.from_position.desc())
     )

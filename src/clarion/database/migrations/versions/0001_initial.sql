@@ -301,8 +301,8 @@ CREATE TABLE clarion.queue (
     first_failed_at timestamptz,
     shard smallint NOT NULL,
     round smallint NOT NULL DEFAULT 0,
-    attempts_count smallint NOT NULL DEFAULT 0,
-    spent_count smallint NOT NULL DEFAULT 0,
+    attempts_count integer NOT NULL DEFAULT 0,
+    spent_count integer NOT NULL DEFAULT 0,
     render_version smallint NOT NULL DEFAULT 1,
     body_sha256 bytea
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
@@ -322,7 +322,7 @@ CREATE TABLE clarion.events (
     settled_at timestamptz NOT NULL,
     status text NOT NULL CHECK (status IN ('DELIVERED', 'FAILED', 'EXPIRED', 'CANCELLED')),
     reason text NOT NULL,
-    attempts_count smallint NOT NULL,
+    attempts_count integer NOT NULL,
     render_version smallint NOT NULL,
     body_sha256 bytea,
     PRIMARY KEY (event_id, round)
@@ -333,7 +333,7 @@ COMMENT ON TABLE clarion.events IS 'Settled events, append-only.';
 CREATE TABLE clarion.attempts (
     event_id bigint NOT NULL,
     round smallint NOT NULL,
-    number smallint NOT NULL,
+    number integer NOT NULL,
     organisation_id bigint NOT NULL,
     started_at timestamptz NOT NULL,
     duration_ms integer NOT NULL,
