@@ -18,7 +18,7 @@ from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
 from clarion.database.migrate import adopt
 from harness.cluster import installed_server
-from harness.process import CLARION, ClarionProcess, clean_environment
+from harness.process import CLARION, ClarionProcess, clean_environment, parents_of_all
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "clarion_template"
@@ -44,13 +44,18 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 def _processes() -> list[str]:
+    """Command line and directory of every other process but those that started this one (Linux; elsewhere none)."""
+    parents = parents_of_all()
+    ancestors, pid = set(), os.getpid()
+    while pid > 0:
+        ancestors.add(pid)
+        pid = parents.get(pid, 0)
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
-            continue
+    for pid in parents.keys() - ancestors:
+        process = Path(f"/proc/{pid}")
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            found.append(f"{process.name} {command} in {(process / 'cwd').readlink()}")
+            found.append(f"{pid} {command} in {(process / 'cwd').readlink()}")
         except OSError:
             continue
     return found

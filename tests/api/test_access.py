@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness.api import Caller
-from harness.audit_rows import add_attempt, add_change, add_open, add_settled
 
 from clarion.access.principal import Role
+from harness.api import Caller
+from harness.audit_rows import add_attempt, add_change, add_open, add_settled
 
 LIST = "{ webhookReceivers { edges { node { id } } } }"
 
@@ -61,7 +61,9 @@ def test_readers_may_not_write(administrator: Caller, make_receiver: Callable[..
             answer = reader(f"mutation {{ {mutation} {{ __typename }} }}")
             assert answer.status == 200
             assert answer.refusal == ("FORBIDDEN", None)
-    assert administrator.rows("SELECT count(*) FROM clarion.history WHERE client_name IN ('operator', 'auditor')") == [(0,)]
+    assert administrator.rows("SELECT count(*) FROM clarion.history WHERE client_name IN ('operator', 'auditor')") == [
+        (0,)
+    ]
 
 
 @pytest.fixture
@@ -145,7 +147,9 @@ def test_row_level_security_alone_hides_the_first_organisation(administrator: Ca
     assert seen(None) == dict.fromkeys(tables, 0)
 
 
-def test_a_forgotten_condition_cannot_write_into_another_organisation(administrator: Caller, filled: dict[str, str]) -> None:
+def test_a_forgotten_condition_cannot_write_into_another_organisation(
+    administrator: Caller, filled: dict[str, str]
+) -> None:
     administrator.of("other", Role.INTEGRATOR)
     ((other,),) = administrator.rows("SELECT id FROM clarion.organisations WHERE name = 'other'")
     with psycopg.connect(administrator.database.url) as connection:
@@ -162,7 +166,9 @@ def test_a_forgotten_condition_cannot_write_into_another_organisation(administra
             )
 
 
-def test_changes_carry_who_made_them(administrator: Caller, integrator: Caller, make_receiver: Callable[..., Any]) -> None:
+def test_changes_carry_who_made_them(
+    administrator: Caller, integrator: Caller, make_receiver: Callable[..., Any]
+) -> None:
     receiver = make_receiver(description="old")
     administrator(
         "mutation($input: UpdateWebhookReceiverInput!) { updateWebhookReceiver(input: $input) { __typename } }",
@@ -179,6 +185,8 @@ def test_changes_carry_who_made_them(administrator: Caller, integrator: Caller, 
             {"description": "new", "active": False, "disabledReason": "MANUAL"},
         )
     ]
-    shown = integrator("{ webhookReceiver(id: 1) { createdBy { id name kind } updatedBy { name } } }").data["webhookReceiver"]
+    shown = integrator("{ webhookReceiver(id: 1) { createdBy { id name kind } updatedBy { name } } }").data[
+        "webhookReceiver"
+    ]
     assert shown["createdBy"] == {"id": "2", "name": "integrator", "kind": "MACHINE"}
     assert shown["updatedBy"] == {"name": "admin"}

@@ -245,7 +245,9 @@ def test_deleting_a_receiver_deletes_its_subscriptions(
     make_subscription(other["id"])
     delete = f'mutation {{ deleteWebhookReceiver(id: {receiver["id"]}, etag: "{receiver["_etag"]}") {{ id }} }}'
     assert integrator(delete).data["deleteWebhookReceiver"] == {"id": receiver["id"]}
-    left = integrator("{ webhookSubscriptions { edges { node { receiverId } } } webhookReceivers { edges { node { id } } } }")
+    left = integrator(
+        "{ webhookSubscriptions { edges { node { receiverId } } } webhookReceivers { edges { node { id } } } }"
+    )
     assert left.data["webhookSubscriptions"]["edges"] == [{"node": {"receiverId": other["id"]}}]
     assert left.data["webhookReceivers"]["edges"] == [{"node": {"id": other["id"]}}]
     assert integrator.rows(

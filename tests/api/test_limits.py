@@ -6,6 +6,7 @@ import itertools
 import time
 
 from graphql import get_introspection_query
+
 from harness.api import Caller
 
 DEEP = "{ webhookReceivers { edges { node { " + "subscriptions { receiver { " * 4 + "id" + " } }" * 4 + " } } } }"

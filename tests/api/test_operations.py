@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+
 from harness.api import Caller
 from harness.audit_rows import add_change, add_settled
 
@@ -37,7 +38,7 @@ EXAMPLE = {"name": "Our example server", "webhookUri": "https://whoknows.where.t
 
 
 @pytest.mark.parametrize("as_written", [int, str])
-def test_the_four_operations_run_as_written(integrator: Caller, as_written: type[int] | type[str]) -> None:
+def test_the_four_operations_run_as_written(integrator: Caller, as_written: type[int | str]) -> None:
     created = integrator(CREATE_RECEIVER, input=EXAMPLE).data["createWebhookReceiver"]["webhookReceiver"]
     assert created["sharedSecret"].startswith("whsec_")
     assert created | {"sharedSecret": ""} == {
@@ -106,9 +107,7 @@ def test_a_subscription_lists_its_events(integrator: Caller) -> None:
     with psycopg.connect(integrator.database.url) as connection:
         ((organisation_id,),) = connection.execute("SELECT organisation_id FROM clarion.receivers").fetchall()
         add_change(connection, 1, organisation_id=organisation_id)
-        add_settled(
-            connection, 7, organisation_id=organisation_id, receiver_id=1, subscription_id=1, position=1
-        )
+        add_settled(connection, 7, organisation_id=organisation_id, receiver_id=1, subscription_id=1, position=1)
     found = integrator("{ webhookSubscription(id: 1) { events { id status } } }")
     assert found.data["webhookSubscription"]["events"] == [{"id": "7", "status": "DELIVERED"}]
 
@@ -129,4 +128,7 @@ def test_several_mutations_of_one_document_see_each_other(integrator: Caller) ->
     assert answer.refusal == ("NOT_FOUND", "input.receiverId")
     assert answer.error["path"] == ["absent"]
     assert answer.body["data"]["absent"] is None
-    assert [len(answer.body["data"][name]["webhookSubscription"]["receiver"]["subscriptions"]) for name in ("first", "second")] == [1, 2]
+    assert [
+        len(answer.body["data"][name]["webhookSubscription"]["receiver"]["subscriptions"])
+        for name in ("first", "second")
+    ] == [1, 2]

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+
 from harness.api import Caller
 from harness.audit_rows import add_resources
 
-VALUES = '{ __type(name: "%s") { enumValues(includeDeprecated: true) { name description isDeprecated deprecationReason } } }'
+VALUES = (
+    '{ __type(name: "%s") { enumValues(includeDeprecated: true) { name description isDeprecated deprecationReason } } }'
+)
 SUBSCRIBE = (
     "mutation($input: CreateWebhookSubscriptionInput!) { createWebhookSubscription(input: $input) "
     "{ webhookSubscription { resource } } }"
@@ -22,8 +25,12 @@ def values(caller: Caller, enum: str = "ResourceEnum") -> dict[str, dict[str, An
 
 
 def test_every_value_of_the_enums_is_described(integrator: Caller) -> None:
-    types = integrator("{ __schema { types { name kind description enumValues(includeDeprecated: true) { description } } } }")
-    enums = [one for one in types.data["__schema"]["types"] if one["kind"] == "ENUM" and not one["name"].startswith("__")]
+    types = integrator(
+        "{ __schema { types { name kind description enumValues(includeDeprecated: true) { description } } } }"
+    )
+    enums = [
+        one for one in types.data["__schema"]["types"] if one["kind"] == "ENUM" and not one["name"].startswith("__")
+    ]
     assert {"ResourceEnum", "WebhookSubscriptionActions"} <= {one["name"] for one in enums}
     for one in enums:
         assert one["description"], one
@@ -62,11 +69,13 @@ def test_singular_spellings_are_deprecated_and_answered_in_plural(
         "{ webhookSubscription { resource } } }"
     )
     assert by_literal.data["createWebhookSubscription"]["webhookSubscription"] == {"resource": "ISSUES"}
-    listed = integrator('{ webhookSubscriptions(filters: {resource: {eq: RUN}}) { edges { node { resource } } } }')
+    listed = integrator("{ webhookSubscriptions(filters: {resource: {eq: RUN}}) { edges { node { resource } } } }")
     assert listed.data["webhookSubscriptions"]["edges"] == [{"node": {"resource": "RUNS"}}]
 
 
 def test_our_own_objects_are_resources_too(integrator: Caller) -> None:
-    listed = {one["name"]: one["description"] for one in integrator("{ resources { name description } }").data["resources"]}
+    listed = {
+        one["name"]: one["description"] for one in integrator("{ resources { name description } }").data["resources"]
+    }
     assert {"WEBHOOK_RECEIVERS", "WEBHOOK_SUBSCRIPTIONS", "WEBHOOK_HEADERS", "RUNS", "ISSUES"} == set(listed)
     assert all(listed.values())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.api import Caller
-
 from clarion.access.principal import Role
+from clarion.sender.endpoint import SealedEndpoint, open_endpoint
 from clarion.sender.seal import Sealer
+from clarion.sender.sign import secret_bytes
+from harness.api import Caller
 
 UPDATE = (
     "mutation($input: UpdateWebhookReceiverInput!) { updateWebhookReceiver(input: $input) "
@@ -88,12 +89,17 @@ def test_headers_are_sealed_for_their_receiver_and_name(
     assert stored() == "canary-token"
     twin = integrator(create, input={"receiverId": 1, "key": "x-token", "value": "other"})
     assert twin.refusal == ("INVALID_INPUT", "input.key")
-    for values in ({"key": "X-Renamed"}, {"value": "canary-two"}, {"key": "X-Both", "value": "canary-token"}):
+    changes: tuple[dict[str, str], ...] = (
+        {"key": "X-Renamed"},
+        {"value": "canary-two"},
+        {"key": "X-Both", "value": "canary-token"},
+    )
+    for values in changes:
         answer = integrator(update, input={"id": header["id"], "etag": header["_etag"]} | values)
         header = answer.data["updateWebhookHeader"]["webhookHeader"]
     assert (header["key"], stored()) == ("X-Both", "canary-token")
-    for values, field in (({"key": "host"}, "key"), ({"value": "a\nb"}, "value"), ({"key": None}, "key")):
-        answer = integrator(update, input={"id": header["id"], "etag": header["_etag"]} | values)
+    for field, value in (("key", "host"), ("value", "a\nb"), ("key", None)):
+        answer = integrator(update, input={"id": header["id"], "etag": header["_etag"], field: value})
         assert answer.refusal == ("INVALID_INPUT", f"input.{field}")
     delete = f'mutation {{ deleteWebhookHeader(id: {header["id"]}, etag: "{header["_etag"]}") {{ id }} }}'
     assert integrator(delete).data["deleteWebhookHeader"] == {"id": header["id"]}
@@ -112,11 +118,11 @@ def test_secrets_are_nowhere_in_the_database(
     receiver = make_receiver(
         sharedSecret="canary-shared-secret-in-full", headers=[{"key": "x-token", "value": "canary-header-value"}]
     )
-    administrator(
-        UPDATE, input={"id": 1, "etag": receiver["_etag"], "sharedSecret": "canary-second-secret-in-full"}
-    )
+    administrator(UPDATE, input={"id": 1, "etag": receiver["_etag"], "sharedSecret": "canary-second-secret-in-full"})
     secrets(administrator)
-    ((organisation_id, sealed),) = administrator.rows("SELECT organisation_id, shared_secret_sealed FROM clarion.receivers")
+    ((organisation_id, sealed),) = administrator.rows(
+        "SELECT organisation_id, shared_secret_sealed FROM clarion.receivers"
+    )
     assert sealer.unseal(sealed, f"secret:{organisation_id}:1") == b"canary-second-secret-in-full"
     for table in ("receivers", "headers", "history", "outbox", "api_keys", "clients", "ledger"):
         for (row,) in administrator.rows(f"SELECT t::text FROM clarion.{table} t"):
@@ -124,3 +130,28 @@ def test_secrets_are_nowhere_in_the_database(
             assert b"canary".hex() not in row
             assert administrator.key is not None
             assert administrator.key not in row
+
+
+def test_a_secret_that_does_not_open_is_shown_masked(
+    administrator: Caller, make_receiver: Callable[..., dict[str, Any]]
+) -> None:
+    made = [make_receiver(name=name)["sharedSecret"] for name in ("a", "b")]
+    administrator.rows(
+        "UPDATE clarion.receivers SET shared_secret_sealed = other.shared_secret_sealed FROM clarion.receivers other "
+        "WHERE receivers.id = 1 AND other.id = 2"
+    )
+    assert secrets(administrator) == ["********" + made[0][-4:], made[1]]
+
+
+def test_what_the_api_seals_the_sender_opens(
+    integrator: Caller, sealer: Sealer, make_receiver: Callable[..., dict[str, Any]]
+) -> None:
+    made = make_receiver(headers=[{"key": "X-Token", "value": "token"}])
+    ((organisation_id, uri, secret),) = integrator.rows(
+        "SELECT organisation_id, webhook_uri, shared_secret_sealed FROM clarion.receivers"
+    )
+    ((key, value),) = integrator.rows("SELECT key, value_sealed FROM clarion.headers")
+    sealed = SealedEndpoint(1, organisation_id, uri, "application/json", (key,), (value,), secret, ("V1",), 15, 4, None)
+    endpoint = open_endpoint(sealed, sealer)
+    assert endpoint.secrets == (secret_bytes(made["sharedSecret"]),)
+    assert endpoint.headers == (("X-Token", "token"),)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -116,12 +117,12 @@ def served(
     port = listening.getsockname()[1]
     accepting = threading.Event()
     failures: list[BaseException] = []
-    ends: list[Callable[[], None]] = []
+    ends: list[Callable[[], object]] = []
 
     async def serve() -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        ends.append(lambda: loop.call_soon_threadsafe(stopping.set))
+        ends.append(partial(loop.call_soon_threadsafe, stopping.set))
         clock, random = SystemClock(), SystemRandom()
         await serve_api(settings, database, listening, clock, random, sealer, stopping, accepting.set, ready)
 

@@ -39,21 +39,21 @@ def add_open(
     receiver_id: int,
     subscription_id: int,
     position: int,
-    round: int = 0,
+    sent_again: int = 0,
     due_at: datetime | None = None,
 ) -> None:
     connection.execute(
         "INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, "
         "lane, shard, round, due_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 1, 1, %s, %s)",
         (
-            event_id * 10 + round,
+            event_id * 10 + sent_again,
             event_id,
             organisation_id,
             receiver_id,
             subscription_id,
             position,
             event_id,
-            round,
+            sent_again,
             due_at,
         ),
     )
@@ -67,7 +67,7 @@ def add_settled(
     receiver_id: int,
     subscription_id: int,
     position: int,
-    round: int = 0,
+    sent_again: int = 0,
     status: str = "DELIVERED",
     reason: str = "SUCCEEDED",
 ) -> None:
@@ -76,13 +76,13 @@ def add_settled(
         "settled_at, status, reason, attempts_count, render_version) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, 1)",
         (
             event_id,
-            round,
+            sent_again,
             organisation_id,
             receiver_id,
             subscription_id,
             position,
             event_id,
-            BEGAN + timedelta(hours=1 + round),
+            BEGAN + timedelta(hours=1 + sent_again),
             status,
             reason,
         ),
@@ -95,7 +95,7 @@ def add_attempt(
     number: int,
     *,
     organisation_id: int,
-    round: int = 0,
+    sent_again: int = 0,
     outcome: str = "SUCCEEDED",
     status_code: int | None = 200,
     headers: str | None = '[["content-type","text/plain"]]',
@@ -105,7 +105,7 @@ def add_attempt(
         "INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, "
         "outcome, response_headers, response_body, source_address, peer_address) "
         "VALUES (%s, %s, %s, %s, %s, 12, %s, %s, %s, %s, '10.0.0.1', '192.0.2.1')",
-        (event_id, round, number, organisation_id, BEGAN, status_code, outcome, headers, body),
+        (event_id, sent_again, number, organisation_id, BEGAN, status_code, outcome, headers, body),
     )
 
 

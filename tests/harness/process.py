@@ -130,3 +130,22 @@ def clean_environment(home: Path, **added: str) -> dict[str, str]:
     """An environment without settings of this machine's user: nothing of CLARION_*, PG*, PYTHON*."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     return kept | {"HOME": str(home), "LANG": "C.UTF-8", "NO_COLOR": "1"} | added
+
+
+def parents_of_all() -> dict[int, int]:
+    """The parent of every process there is, by process id."""
+    processes = Path("/proc")
+    if not processes.exists():
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+        return {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    found = {}
+    for process in processes.glob("[0-9]*"):
+        # It may end while we look.
+        with suppress(OSError):
+            found[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that `pid` started and that still run."""
+    return sorted(child for child, parent in parents_of_all().items() if parent == pid)

@@ -174,7 +174,7 @@ def _operation(entry: Any) -> Operation:
 
 
 async def _run(api: Api, principal: Principal, operation: Operation, request_id: str) -> dict[str, Any]:
-    """One operation's answer. Nothing is shown before what it read and revealed is committed."""
+    """One operation's answer."""
     published = api.source.published
     if published is None:
         raise Refused(503, "INTERNAL", "The API is starting")

@@ -43,16 +43,17 @@ class Loaders:
         self.subscription: DataLoader[int, Subscription | None] = self._by_id(subscriptions_by_ids)
         self.activation: DataLoader[int, Activation | None] = self._by_id(activations_of)
         self.event: DataLoader[int, Event | None] = self._by_id(events_by_ids)
-        self.secret: DataLoader[int, str | None] = self._by_id(self._reveal)
+        self.secret: DataLoader[int, str | None] = DataLoader(self._reveal)
         self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)
         self.headers: Children[Header] = self._by_parent(headers_of_receivers)
         self.events: Children[Event] = self._by_parent(events_of_subscriptions)
         self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)
 
-    async def _reveal(
-        self, connection: AsyncConnection, _organisation: OrganisationId, ids: list[int]
-    ) -> dict[int, str]:
-        return await reveal_secrets(connection, self._principal, ids, self._sealer)
+    async def _reveal(self, ids: list[int]) -> list[str | None]:
+        # In a transaction of its own: the record of a reveal stays, whatever becomes of the operation's other reads.
+        async with self._session.writing() as connection:
+            revealed = await reveal_secrets(connection, self._principal, ids, self._sealer)
+        return [revealed.get(one) for one in ids]
 
     def _by_id(self, fetch: ById[Value]) -> DataLoader[int, Value | None]:
         async def load(ids: list[int]) -> list[Value | None]:

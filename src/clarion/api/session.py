@@ -75,7 +75,7 @@ class Session:
             await self._end(commit=True)
 
     async def finish(self) -> None:
-        """Commit what reads have left (a reveal is recorded) and give the connection back."""
+        """End the reading transaction and give the connection back."""
         async with self._lock:
             await self._end(commit=True)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clarion.cli.output import print_json
 from clarion.core.errors import ClarionError
 from clarion.core.settings import load_settings
 
@@ -45,7 +44,7 @@ def demo(*, is_once: bool, rate_per_second: float, as_json: bool) -> int:
     With --once the exit code is 0 when all that should arrive did, and nothing else, and the audit record agrees; 1
     with the reason otherwise.
     """
-    from clarion.demo.terminal import Steps, Terminal
+    from clarion.demo.terminal import Steps, Terminal, json_text
 
     errors = Terminal.of(sys.stderr)
     steps = Steps(errors)
@@ -63,7 +62,7 @@ def demo(*, is_once: bool, rate_per_second: float, as_json: bool) -> int:
     except ClarionError as error:
         steps.abandon()
         if as_json and is_once:
-            print_json({"ok": False, "reason": error.message, "hint": error.hint})
+            click.echo(json_text({"ok": False, "reason": error.message, "hint": error.hint}, sys.stdout, indent=2))
         raise
     except KeyboardInterrupt:
         steps.abandon()
@@ -74,12 +73,12 @@ def demo(*, is_once: bool, rate_per_second: float, as_json: bool) -> int:
 def _once(running: Stage, finish: Callable[[], float], *, as_json: bool) -> int:
     from clarion.demo.once import run_once
     from clarion.demo.proof import outcome_json, outcome_lines
-    from clarion.demo.terminal import Terminal
+    from clarion.demo.terminal import Terminal, json_text
 
     setup_seconds = finish()
     outcome = run_once(running)
     if as_json:
-        print_json(outcome_json(outcome, setup_seconds))
+        click.echo(json_text(outcome_json(outcome, setup_seconds), sys.stdout, indent=2))
         return 0
     terminal = Terminal.of(sys.stdout)
     terminal.line()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from clarion.core.errors import CheckFailed
 from clarion.demo.delivery import Delivery
 from clarion.demo.stage import Stage
-from clarion.demo.terminal import Terminal
+from clarion.demo.terminal import Terminal, json_text
 from clarion.demo.words import Tally, change_words, delivery_lines
 from clarion.factory.act import open_engine
 from clarion.factory.resources import RESOURCES
@@ -124,7 +124,7 @@ def _show(delivery: Delivery, terminal: Terminal) -> None:
 
 
 def _show_json(delivery: Delivery) -> None:
-    print(json.dumps(delivery_json(delivery), ensure_ascii=False), flush=True)
+    print(json_text(delivery_json(delivery), sys.stdout), flush=True)
 
 
 def delivery_json(delivery: Delivery) -> dict[str, Any]:

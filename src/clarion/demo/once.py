@@ -19,7 +19,7 @@ from clarion.factory.uses import SixUses, Use, play_six_uses
 ARRIVED_SECONDS_MAX: Final = 20.0
 _REPORTED_SECONDS_MAX: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
-_ASK_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 1.0
 """When nothing arrives for so long, the audit record is asked for the reason."""
 
 

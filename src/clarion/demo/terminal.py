@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Terminal:
         """Writes a line at once."""
         click.echo(self.plain(text), file=self.stream, color=self.colours)
         self.stream.flush()
+
+
+def json_text(value: object, stream: TextIO, *, indent: int | None = None) -> str:
+    """A JSON document; what the stream cannot encode is escaped."""
+    return json.dumps(value, indent=indent, ensure_ascii=not Terminal.of(stream).unicode)
 
 
 class Steps:

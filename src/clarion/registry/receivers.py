@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
@@ -24,8 +25,10 @@ from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
 from clarion.sender.address import Network
 from clarion.sender.endpoint import secret_binding
 from clarion.sender.resolve import UriWarning, check_uri
-from clarion.sender.seal import Sealer
+from clarion.sender.seal import Sealer, SecretUnreadable
 from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
+
+_log = logging.getLogger(__name__)
 
 SECRET_BYTES_MIN = 24
 OBJECT_TYPE = "WebhookReceiver"
@@ -272,9 +275,9 @@ async def receivers_by_ids(
 async def reveal_secrets(
     connection: AsyncConnection, principal: Principal, ids: Collection[int], sealer: Sealer
 ) -> dict[int, str]:
-    """Shared secrets in clear by receiver id, each reveal recorded in the caller's transaction.
+    """Shared secrets in clear by receiver id, without those that do not open; each reveal is recorded.
 
-    The caller shows them only once that transaction is committed. Raises RequestRefused (FORBIDDEN).
+    The caller shows them only once its transaction is committed. Raises RequestRefused (FORBIDDEN).
     """
     principal.require(Permission.SECRETS_REVEAL)
     receivers = tables.receivers.c
@@ -283,10 +286,13 @@ async def reveal_secrets(
             receivers.organisation_id == principal.organisation_id, receivers.id.in_(ids)
         )
     )
-    revealed = {
-        row.id: sealer.unseal(row.shared_secret_sealed, secret_binding(principal.organisation_id, row.id)).decode()
-        for row in found
-    }
+    revealed: dict[int, str] = {}
+    for row in found:
+        binding = secret_binding(principal.organisation_id, row.id)
+        try:
+            revealed[row.id] = sealer.unseal(row.shared_secret_sealed, binding).decode()
+        except SecretUnreadable as error:
+            _log.error("receiver %s: %s", row.id, error)
     await history.record(
         connection, principal, [history.Entry("REVEAL", OBJECT_TYPE, str(receiver_id)) for receiver_id in revealed]
     )
