@@ -219,7 +219,7 @@ def test_changes_by_somebody_else_are_noticed(clarion_process: Starter, home: Pa
     other.interrupt()
     other.wait()
     assert ended.code == 1
-    assert "events that the six uses did not make" in ended.stderr
+    assert "another program changes the same factory" in ended.stderr, ended.stderr
     _assert_nothing_is_left(home)
 
 

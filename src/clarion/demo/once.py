@@ -13,12 +13,13 @@ from clarion.demo.delivery import Card, Delivery
 from clarion.demo.integration import INTEGRATIONS
 from clarion.demo.stage import Stage
 from clarion.demo.words import Tally
-from clarion.factory.act import Act, open_engine
+from clarion.factory.act import Act, ActRefused, open_engine
 from clarion.factory.uses import SixUses, Use, play_six_uses
 
 ARRIVED_SECONDS_MAX: Final = 20.0
 _REPORTED_SECONDS_MAX: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
+_SOMEBODY_ELSE: Final = "another program changes the same factory; end it, or choose another CLARION_DATA_DIR"
 _ASK_SECONDS: Final = 1.0
 """When nothing arrives for so long, the audit record is asked for the reason."""
 
@@ -64,6 +65,8 @@ def run_once(stage: Stage) -> Outcome:
     engine = open_engine(stage.address)
     try:
         played = play_six_uses(engine)
+    except ActRefused as error:
+        raise CheckFailed(f"the six uses could not be played: {error.message}", _SOMEBODY_ELSE) from error
     finally:
         engine.dispose()
     inbox = Inbox()
@@ -189,7 +192,7 @@ def _check_exactly(played: SixUses, inbox: Inbox) -> None:
             raise CheckFailed(
                 f"{integration.path} got {len(strangers)} events that the six uses did not make, first"
                 f" {' '.join(strangers[0].change)} by {strangers[0].actor.get('name')}",
-                "another program changes the same factory; end it, or choose another CLARION_DATA_DIR",
+                _SOMEBODY_ELSE,
             )
         for one in got:
             if (one.resource, one.action) != (integration.resource, integration.action):

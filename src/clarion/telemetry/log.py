@@ -13,5 +13,5 @@ def configure(level: str, role: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for talkative in ("alembic", "asyncio"):
+    for talkative in ("alembic", "asyncio", "uvicorn.error"):
         logging.getLogger(talkative).setLevel(max(logging.WARNING, root.level))

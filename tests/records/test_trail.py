@@ -1,0 +1,137 @@
+"""Pages of a long trail come from indexes: what is read does not grow with what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from clarion.api.server import api_engine
+from clarion.core.ids import OrganisationId
+from clarion.database.address import DatabaseAddress
+from clarion.database.filters import Condition, Operator
+from clarion.database.page import page_request
+from clarion.records.trail import attempts_of_events, events_by_ids, events_of_subscriptions, list_events
+from harness.audit_rows import add_receiver, add_resources, add_subscription
+
+SETTLED, OPEN = 50_000, 20_000
+READ_MAX = 1_000
+"""Rows that any node of a plan may read for one page."""
+
+
+@pytest.fixture
+async def long_trail(
+    database: DatabaseAddress,
+) -> AsyncIterator[tuple[AsyncConnection, OrganisationId, DatabaseAddress]]:
+    """50,000 settled events and 20,000 open ones of ten subscriptions of ten receivers."""
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        ((organisation_id,),) = connection.execute(
+            "INSERT INTO clarion.organisations (name) VALUES ('long') RETURNING id"
+        ).fetchall()
+        add_resources(connection, [("RUNS", None)])
+        for number in range(10):
+            add_subscription(connection, organisation_id, add_receiver(connection, organisation_id, f"r{number}"))
+        connection.execute(
+            "INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at, "
+            "captured_at, xid, action, resource, object_id, link) SELECT n, %s, n, n, now(), now(), now(), '1', 'c', "
+            "'RUNS', n::text, decode(repeat('00', 32), 'hex') FROM generate_series(1, %s) n",
+            (organisation_id, SETTLED + OPEN),
+        )
+        connection.execute(
+            "INSERT INTO clarion.events (event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, "
+            "settled_at, status, reason, attempts_count, render_version) SELECT n, 0, %s, n %% 10 + 1, n %% 10 + 1, n, n, "
+            "now(), 'DELIVERED', 'SUCCEEDED', 1, 1 FROM generate_series(1, %s) n",
+            (organisation_id, SETTLED),
+        )
+        connection.execute(
+            "INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, "
+            "lane, shard) SELECT n, n, %s, n %% 10 + 1, n %% 10 + 1, n, n, 1, 1 FROM generate_series(%s::int, %s::int) n",
+            (organisation_id, SETTLED + 1, SETTLED + OPEN),
+        )
+        connection.execute(
+            "INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, outcome) "
+            "SELECT n, 0, 1, %s, now(), 1, 'SUCCEEDED' FROM generate_series(1, %s) n",
+            (organisation_id, SETTLED),
+        )
+        connection.execute("VACUUM ANALYZE clarion.ledger, clarion.events, clarion.queue, clarion.attempts")
+    engine = api_engine(database)
+    async with engine.connect() as connecting:
+        yield connecting, OrganisationId(organisation_id), database
+    await engine.dispose()
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(inner for child in plan.get("Plans", []) for inner in nodes(child))]
+
+
+async def most_read(
+    connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
+) -> int:
+    """The most rows that a node of the plan of `read`'s one statement read, those it threw away included."""
+    executed: list[tuple[str, Any]] = []
+
+    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        executed.append((statement, parameters))
+
+    sync_engine = connection.engine.sync_engine
+    sqlalchemy.event.listen(sync_engine, "before_cursor_execute", keep)
+    try:
+        await read()
+    finally:
+        sqlalchemy.event.remove(sync_engine, "before_cursor_execute", keep)
+    ((statement, parameters),) = executed
+    explaining = await asyncpg.connect(database.url)
+    try:
+        text = await explaining.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+    finally:
+        await explaining.close()
+    (explained,) = json.loads(text)
+    return max(
+        int(node["Actual Loops"]) * int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in nodes(explained["Plan"])
+    )
+
+
+async def test_pages_of_a_long_trail_come_from_indexes(
+    long_trail: tuple[AsyncConnection, OrganisationId, DatabaseAddress],
+) -> None:
+    connection, organisation_id, database = long_trail
+    newest = await list_events(connection, organisation_id, (), page_request(50, None, None, None))
+    assert [event.id for _cursor, event in newest.rows] == list(range(SETTLED + OPEN, SETTLED + OPEN - 50, -1))
+    middle = (
+        await list_events(connection, organisation_id, (), page_request(50, newest.rows[-1][0], None, None))
+    ).rows[0]
+    of_receiver = [Condition("receiver_id", Operator.EQ, (3,))]
+    reads: dict[str, Callable[[], Awaitable[object]]] = {
+        "newest": lambda: list_events(connection, organisation_id, (), page_request(50, None, None, None)),
+        "after a cursor": lambda: list_events(connection, organisation_id, (), page_request(50, middle[0], None, None)),
+        "oldest": lambda: list_events(
+            connection, organisation_id, (), page_request(50, None, None, None), newest_first=False
+        ),
+        "of a receiver": lambda: list_events(
+            connection, organisation_id, of_receiver, page_request(50, None, None, None)
+        ),
+        "by id": lambda: events_by_ids(connection, organisation_id, [1, SETTLED + 1]),
+        "attempts": lambda: attempts_of_events(connection, organisation_id, list(range(1, 101)), 20),
+    }
+    counted = {name: await most_read(connection, database, read) for name, read in reads.items()}
+    assert {name: rows for name, rows in counted.items() if rows > READ_MAX} == {}, counted
+
+
+async def test_events_of_subscriptions_read_no_other_receivers_open_events(
+    long_trail: tuple[AsyncConnection, OrganisationId, DatabaseAddress],
+) -> None:
+    connection, organisation_id, database = long_trail
+    found = await events_of_subscriptions(connection, organisation_id, [1, 2], 20)
+    assert {key: len(events) for key, events in found.items()} == {1: 20, 2: 20}
+    assert all(event.subscription_id == key for key, events in found.items() for event in events)
+    rows = await most_read(
+        connection, database, lambda: events_of_subscriptions(connection, organisation_id, [1, 2], 20)
+    )
+    assert rows <= 2 * OPEN / 10
