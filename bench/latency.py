@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import psycopg  # noqa: E402 - after the path
-from harness.deployment import Deployment  # noqa: E402
-from harness.process import CLARION, ClarionProcess, clean_environment  # noqa: E402
 
 from clarion.app import prepare_database  # noqa: E402
 from clarion.database.embedded import EmbeddedServer  # noqa: E402
 from clarion_receive import Webhook  # noqa: E402
+from harness.deployment import Deployment  # noqa: E402
+from harness.process import CLARION, ClarionProcess, clean_environment  # noqa: E402
 
 FLOOR_MS = {"p50": 25.0, "p95": 40.0, "p99": 75.0}
 WARM_UP_CHANGES = 300

@@ -101,10 +101,15 @@ def test_data_that_does_not_fit_is_left_out_and_said_so() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ['{"nul":"\\u0000","lone":"\\ud800","big":1e400,"big":2}', "[" * 5000 + "]" * 5000, '"},{\\"a\\":[\\\\"', " [1 ,\n 2] "],
+    [
+        '{"nul":"\\u0000","lone":"\\ud800","big":1e400,"big":2}',
+        "[" * 5000 + "]" * 5000,
+        '"},{\\"a\\":[\\\\"',
+        " [1 ,\n 2] ",
+    ],
 )
 def test_values_that_parsers_refuse_pass_through_and_are_compared(value: str) -> None:
-    old, new = '{"id":1,"j":%s,"n":1.0}' % value, '{"id":1,"j":%s,"n":1.00}' % value
+    old, new = (f'{{"id":1,"j":{value},"n":{number}}}' for number in ("1.0", "1.00"))
     body = render(event("u", old, new))
     assert new.encode() in body
     assert b'"changed":["n"],' in body

@@ -186,7 +186,9 @@ class Worker:
             return
         digest = sha256(body).digest()
         if event.body_sha256 is not None and event.body_sha256 != digest:
-            _log.error("the body of event %s is not the one that was sent before; the ledger was altered", event.event_id)
+            _log.error(
+                "the body of event %s is not the one that was sent before; the ledger was altered", event.event_id
+            )
             self._give_up(event, Reason.BODY_CHANGED)
             return
         event.body_sha256 = digest

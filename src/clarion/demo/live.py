@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 from threading import Event, Thread
 from typing import Any, Final
@@ -16,9 +16,10 @@ from clarion.demo.delivery import Delivery
 from clarion.demo.stage import Stage
 from clarion.demo.terminal import Terminal, json_text
 from clarion.demo.words import Tally, change_words, delivery_lines
-from clarion.factory.act import open_engine
+from clarion.factory.act import ActRefused, open_engine
 from clarion.factory.resources import RESOURCES
 from clarion.factory.simulate import Simulator
+from clarion.factory.uses import Use, play_six_uses
 
 _LOOK_SECONDS: Final = 0.2
 _STOP_SECONDS_MAX: Final = 5.0
@@ -67,17 +68,26 @@ def curl_call(stage: Stage) -> str:
 _KEY_OF_THE_USER: Final = '"Authorization: Bearer $CLARION_BOOTSTRAP_API_KEY"'
 
 
+class _Stopped(Exception):
+    """The demo ends while the uses are played."""
+
+
 @contextmanager
 def _living(stage: Stage, rate_per_second: float) -> Iterator[Callable[[], None]]:
-    """The simulator works in a thread; what comes back raises what ended it."""
+    """The six uses, then the simulator, in a thread; what comes back raises what ended it."""
     engine = open_engine(stage.address)
     stop = Event()
-    ended: list[BaseException | None] = []
+    ended: list[BaseException] = []
+
+    def pace(_use: Use) -> None:
+        if stop.wait(1 / rate_per_second):
+            raise _Stopped
 
     def live() -> None:
         try:
+            with suppress(ActRefused, _Stopped):  # somebody else may act on the same objects
+                play_six_uses(engine, pace)
             Simulator(engine, Random()).run(rate_per_second, None, stop)  # noqa: S311 - chooses what happens next
-            ended.append(None)
         except BaseException as error:
             ended.append(error)
 
