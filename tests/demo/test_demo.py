@@ -9,11 +9,13 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from tls import make_authority
 
 Starter = Callable[..., ClarionProcess]
 ESCAPE = "\x1b"
+TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "first-webhook.md"
 CURL = r"curl -s .*?\n.*?\n.*"
 USES = (
     "a run has a problem",
@@ -134,6 +137,10 @@ def test_live_shows_deliveries_offers_a_call_that_works_and_ends_with_ctrl_c(
     assert refused.value.code == 401
     live.wait_for_line(r"✗ qa .*does not verify.*refused: the header webhook-timestamp is missing")
 
+    api = re.search(r"http://127\.0\.0\.1:\d+", shown)
+    assert api is not None
+    _follow_the_tutorial(home, api[0])
+
     second = _once(clarion_process, home)
     assert second.code == 3
     assert "another `clarion demo` runs in" in second.stderr
@@ -145,6 +152,44 @@ def test_live_shows_deliveries_offers_a_call_that_works_and_ends_with_ctrl_c(
     assert "Traceback" not in ended.stdout + ended.stderr
     assert ESCAPE not in ended.stdout + ended.stderr
     _assert_nothing_is_left(home)
+
+
+def _follow_the_tutorial(home: Path, api: str) -> None:
+    """Its own receiver gets events, in the very words of the tutorial but for ports, id and secret."""
+    text = TUTORIAL.read_text()
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL)
+    (program,) = [code for language, code in blocks if language == "python"]
+    define, create, subscribe, look = [code for language, code in blocks if language == "sh" and "ask" in code]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+
+    def ask(code: str) -> dict[str, Any]:
+        script = (define + code).replace("http://127.0.0.1:8400", api).replace("8443", port)
+        answered = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, text=True, check=True)
+        data: dict[str, Any] = json.loads(answered.stdout)["data"]
+        return data
+
+    receiver = ask(create)["createWebhookReceiver"]["webhookReceiver"]
+    (home / "receiver.py").write_text(program.replace("8443", port))
+    running = subprocess.Popen(
+        [sys.executable, "receiver.py", receiver["sharedSecret"]],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        mine = f"receiverId: {receiver['id']},"
+        assert ask(subscribe.replace("receiverId: 7,", mine))["createWebhookSubscription"]["webhookSubscription"][
+            "active"
+        ]
+        assert running.stdout is not None
+        assert re.match(r"evt_\w+_\d+ run_steps update \d+ \{", running.stdout.readline())
+    finally:
+        running.kill()
+        running.communicate()
+    events = ask(look.replace("{eq: 7}", f"{{eq: {receiver['id']}}}"))["webhookEvents"]["edges"]
+    assert events[0]["node"]["attempts"] or events[0]["node"]["status"] == "PENDING"
 
 
 def test_live_json_is_one_object_per_delivery_on_another_port_with_a_key_of_ones_own(

@@ -94,7 +94,24 @@ def run(arguments: list[str]) -> int:
         # The reader of our output left (`clarion settings | head`). Nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        # What was interrupted may fail once more while it cleans up; the interrupt is the reason all the same.
+        if (code := _interrupted_before(error)) is None:
+            raise
+        return code
     return result if isinstance(result, int) else 0
+
+
+def _interrupted_before(error: BaseException) -> int | None:
+    """The exit code of the interrupt during whose handling the error came up; None if there was none."""
+    cause = error.__context__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return _INTERRUPTED
+        if isinstance(cause, SystemExit) and isinstance(cause.code, int):
+            return cause.code
+        cause = cause.__context__
+    return None
 
 
 def _without_colours(arguments: list[str]) -> list[str]:

@@ -26,7 +26,8 @@ def own_fault_wait_ms(fault_count: int, random: Random) -> int:
 
     `fault_count` >= 1 counts such attempts of the event so far.
     """
-    return round(min(5_000 * 2 ** min(fault_count - 1, 6), 300_000) * random.uniform(0.5, 1.5))
+    wait_ms = min(5_000 << min(fault_count - 1, 6), 300_000)
+    return round(wait_ms * random.uniform(0.5, 1.5))
 
 
 def wait_with_retry_after_ms(wait_ms: int, retry_after_s: int | None) -> int:

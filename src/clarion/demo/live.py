@@ -111,7 +111,10 @@ def _banner(stage: Stage, rate_per_second: float, terminal: Terminal) -> None:
     terminal.line(terminal.style("Clarion turns committed changes into signed webhooks. This runs now:", bold=True))
     terminal.line()
     for name, what in (
-        ("factory", f"an application on PostgreSQL, {len(RESOURCES)} tables; {rate_per_second:g} acts a second"),
+        (
+            "factory",
+            f"an application on PostgreSQL, {len(RESOURCES)} tables; {rate_per_second:g} acts a second, six uses first",
+        ),
         ("clarion", "captures, routes, signs, delivers, records (clarion serve)"),
         ("receiver", f"{stage.receiver.base_uri}, six integrations; each verifies each request"),
         ("API", f"{stage.api_url}/graphql"),
