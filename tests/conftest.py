@@ -18,6 +18,7 @@ from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
 from clarion.database.migrate import adopt
 from harness.cluster import installed_server
+from harness.deployment import Deployment
 from harness.process import CLARION, ClarionProcess, clean_environment, parents_of_all
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -94,14 +95,13 @@ def template(server: DatabaseAddress) -> str:
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-def make_database(server: DatabaseAddress, request: pytest.FixtureRequest) -> Iterator[Callable[..., DatabaseAddress]]:
-    """Makes databases that are dropped after the test: migrated ones, or empty ones with `migrated=False`."""
+@contextmanager
+def _databases(server: DatabaseAddress, template: Callable[[], str]) -> Iterator[Callable[..., DatabaseAddress]]:
     names = []
 
     def make(*, migrated: bool = True) -> DatabaseAddress:
         name = f"test_{next(_numbers)}"
-        source = request.getfixturevalue("template") if migrated else "template0"
+        source = template() if migrated else "template0"
         with _administering(server) as connection:
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
@@ -113,10 +113,40 @@ def make_database(server: DatabaseAddress, request: pytest.FixtureRequest) -> It
                 adopt(connection)
         return address
 
-    yield make
-    with _administering(server) as connection:
-        for name in names:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    try:
+        yield make
+    finally:
+        with _administering(server) as connection:
+            for name in names:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def _processes_in(home: Path) -> Iterator[Callable[..., ClarionProcess]]:
+    data_dirs: set[Path] = set()
+    with ExitStack() as ending:
+
+        def stop_servers() -> None:
+            for data_dir in data_dirs:
+                EmbeddedServer(data_dir)._stop()
+
+        ending.callback(stop_servers)
+
+        def start(*arguments: str, home: Path = home, command: str = CLARION, **settings: str) -> ClarionProcess:
+            environment = clean_environment(home, **settings)
+            data_dirs.add(home / environment.get("CLARION_DATA_DIR", ".clarion"))
+            process = ClarionProcess([command, *arguments], environment, home)
+            ending.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def make_database(server: DatabaseAddress, request: pytest.FixtureRequest) -> Iterator[Callable[..., DatabaseAddress]]:
+    """Makes databases that are dropped after the test: migrated ones, or empty ones with `migrated=False`."""
+    with _databases(server, lambda: request.getfixturevalue("template")) as make:
+        yield make
 
 
 @pytest.fixture
@@ -132,16 +162,31 @@ def clarion_process(tmp_path: Path) -> Iterator[Callable[..., ClarionProcess]]:
     The data directory is `.clarion` in the test's own directory unless told otherwise. At the end each process group is
     killed, and the embedded server that it left is stopped.
     """
-    data_dirs: set[Path] = set()
-    with ExitStack() as ending:
-
-        def start(*arguments: str, home: Path = tmp_path, command: str = CLARION, **settings: str) -> ClarionProcess:
-            environment = clean_environment(home, **settings)
-            data_dirs.add(home / environment.get("CLARION_DATA_DIR", ".clarion"))
-            process = ClarionProcess([command, *arguments], environment, home)
-            ending.callback(process.kill)
-            return process
-
+    with _processes_in(tmp_path) as start:
         yield start
-    for data_dir in data_dirs:
-        EmbeddedServer(data_dir)._stop()
+
+
+@pytest.fixture
+def deployment(
+    database: DatabaseAddress, tmp_path: Path, clarion_process: Callable[..., ClarionProcess]
+) -> Iterator[Deployment]:
+    """An application with a table, a receiver process, nothing attached and nothing running yet."""
+    with Deployment(database, tmp_path, clarion_process) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_database(server: DatabaseAddress, template: str) -> Iterator[DatabaseAddress]:
+    """As `database`, one for all tests of a module: each undoes what it does, or keeps to names of its own."""
+    with _databases(server, lambda: template) as make:
+        yield make()
+
+
+@pytest.fixture(scope="module")
+def shared_deployment(
+    shared_database: DatabaseAddress, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """As `deployment`, one for all tests of a module."""
+    home = tmp_path_factory.mktemp("shared")
+    with _processes_in(home) as start, Deployment(shared_database, home, start) as made:
+        yield made

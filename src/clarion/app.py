@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -129,7 +130,8 @@ def listen(settings: Settings) -> socket.socket:
         )
         listening = socket.create_server(found[0][4][:2], family=found[0][0], backlog=2048)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        # asyncio and socket write the address into the text; the system's own word for the number is enough.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else str(error)
         raise EnvironmentRefused(
             f"cannot listen on {settings.listen}: {reason}",
             "end the program that uses the port, or set CLARION_LISTEN to another host:port",

@@ -115,7 +115,7 @@ class Deployment:
     # ------------------------------------------------------------ what is in the tables
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self.connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+        return self.connection.execute(query, parameters).fetchall()
 
     def wait_until_settled(self, timeout_s: float = 30) -> None:
         """Until outbox and queue are empty."""

@@ -1,7 +1,7 @@
 """A receiver in a process of its own: real TLS, real HTTP, every request written down before it is answered.
 
-The path decides what it does: `/ok` answers 200, `/status/503` that status, `/hang` nothing, `/close` closes, `/switch`
-answers the status that stands in the switch file (see `ReceiverProcess.switch`).
+The path decides what it does: `/ok` answers 200, `/slow` the same half a second later, `/status/503` that status, `/hang`
+nothing, `/close` closes, `/switch` answers the status that stands in the switch file (see `ReceiverProcess.switch`).
 """
 
 from __future__ import annotations
@@ -151,7 +151,11 @@ class _Connection(asyncio.Protocol):
             status = self._switch.read_bytes()
         elif path.startswith("/status/"):
             status = path.removeprefix("/status/").encode()
-        self._transport.write(b"HTTP/1.1 %b X\r\ncontent-length: 2\r\n\r\nok" % status)
+        answer = b"HTTP/1.1 %b X\r\ncontent-length: 2\r\n\r\nok" % status
+        if path == "/slow":
+            asyncio.get_running_loop().call_later(0.5, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
 
 async def _serve(listening: socket.socket, certificate: str, key: str, log: str, switch: str) -> None:

@@ -61,7 +61,7 @@ class SchemaSource:
                 failing = False
             except StoreUnavailable as error:
                 if not failing:
-                    _log.warning("%s; trying again", error, exc_info=error.__cause__)
+                    _log.warning("%s; trying again", error)
                 failing = True
             except Exception:
                 _log.exception("the schema could not be built; the one before stays")

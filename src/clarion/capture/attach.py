@@ -5,7 +5,10 @@ The table keeps its owner, its columns and its speed; it gains one row trigger a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, LiteralString, cast
@@ -19,6 +22,14 @@ from clarion.database.roles import Roles, read_roles
 # AFTER triggers fire in the order of their names; this one comes before any name that an application is likely to give.
 TRIGGER = "!clarion_capture"
 TRUNCATE_TRIGGER = "!clarion_truncate"
+
+LOCK_TIMEOUT_S = 10.0
+"""How long a table may stay locked by others before attach and detach give up."""
+
+_RESOURCE = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+_ORGANISATION_LENGTH_MAX = 200
+_IDENTIFIER_BYTES_MAX = 63
+_BODY_QUOTE = "$capture$"
 
 _FUNCTION: LiteralString = files("clarion.capture").joinpath("attach.sql").read_text(encoding="utf-8")
 
@@ -77,43 +88,56 @@ OWN_RESOURCES = (
 """Clarion's own objects, which integrators can subscribe to like any other."""
 
 
-def attach(connection: psycopg.Connection[Any], attachments: Sequence[Attachment]) -> None:
+def attach(
+    connection: psycopg.Connection[Any], attachments: Sequence[Attachment], *, lock_timeout_s: float = LOCK_TIMEOUT_S
+) -> None:
     """Register the tables as resources and put their triggers on, in one transaction; again without harm.
 
     Raises UsageInvalid for a table or column that cannot be attached, EnvironmentRefused for missing rights and
-    for a table that stays locked by others.
+    for a table that stays locked by others for `lock_timeout_s`.
     """
+    with _one_change("attach", connection, lock_timeout_s):
+        roles = read_roles(connection)
+        schema_grant = sql.SQL("{} CREATE ON SCHEMA clarion {} {}")
+        capture = sql.Identifier(roles.capture)
+        connection.execute(schema_grant.format(sql.SQL("GRANT"), sql.SQL("TO"), capture))
+        for attachment in attachments:
+            _attach_one(connection, attachment, roles)
+        if roles.capture != roles.owner:
+            # The right to create is needed to hand the functions over, and for nothing after.
+            connection.execute(schema_grant.format(sql.SQL("REVOKE"), sql.SQL("FROM"), capture))
+
+
+@contextmanager
+def _one_change(what: str, connection: psycopg.Connection[Any], lock_timeout_s: float) -> Iterator[None]:
+    """One transaction, one at a time, that waits for no lock longer than `lock_timeout_s`."""
     try:
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext('clarion.attach'))")
-            connection.execute("SET LOCAL lock_timeout = '10s'")
-            roles = read_roles(connection)
-            schema_grant = sql.SQL("{} CREATE ON SCHEMA clarion {} {}")
-            capture = sql.Identifier(roles.capture)
-            connection.execute(schema_grant.format(sql.SQL("GRANT"), sql.SQL("TO"), capture))
-            for attachment in attachments:
-                _attach_one(connection, attachment, roles)
-            if roles.capture != roles.owner:
-                # The right to create is needed to hand the functions over, and for nothing after.
-                connection.execute(schema_grant.format(sql.SQL("REVOKE"), sql.SQL("FROM"), capture))
+            connection.execute(
+                "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(hashtext('clarion.attach'))",
+                (f"{round(lock_timeout_s * 1000)}ms",),
+            )
+            yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise EnvironmentRefused(
-            f"attach: {error.diag.message_primary}",
+            f"{what}: {error.diag.message_primary}",
             "run it as the owner of the table who is also a member of Clarion's owner and capture roles",
         ) from error
     except psycopg.errors.LockNotAvailable as error:
         raise EnvironmentRefused(
-            "attach: a table stayed locked by another transaction for 10 s", "end that transaction or try again later"
+            f"{what}: the table stayed locked by another transaction for {lock_timeout_s:g} s",
+            "end that transaction or try again later",
         ) from error
 
 
 def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, roles: Roles) -> None:
+    _check_names(connection, attachment)
     columns = _columns(connection, attachment)
     keys = attachment.key_columns or _primary_key(connection, attachment)
-    _check(connection, attachment, columns, keys)
+    _check_columns(connection, attachment, columns, keys)
     organisation_id = _organisation_id(connection, attachment.organisation)
     _register(connection, attachment, keys, organisation_id)
-    function = f"capture_{attachment.resource.lower()}"
+    function = _function_name(attachment.resource)
     connection.execute(_function_of(attachment, function, columns, keys, organisation_id))
     names = {
         "function": sql.Identifier("clarion", function),
@@ -133,9 +157,52 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
         connection.execute(sql.SQL(statement).format(**names))
 
 
-def _columns(connection: psycopg.Connection[Any], attachment: Attachment) -> list[str]:
+def _function_name(resource: str) -> str:
+    """The name of the resource's trigger function: never cut by PostgreSQL, or two resources would share one."""
+    name = f"capture_{resource.lower()}"
+    if len(name) <= _IDENTIFIER_BYTES_MAX:
+        return name
+    digest = hashlib.sha256(resource.encode()).hexdigest()[:12]
+    return f"{name[: _IDENTIFIER_BYTES_MAX - len(digest) - 1]}_{digest}"
+
+
+def _check_names(connection: psycopg.Connection[Any], attachment: Attachment) -> None:
+    for name in filter(None, (attachment.resource, attachment.singular)):
+        if _RESOURCE.fullmatch(name) is None:
+            raise UsageInvalid(
+                f"attach: {name!r} cannot name a resource",
+                "take capitals, digits and _, a letter first, 63 characters at most: PURCHASE_ORDERS",
+            )
+    if attachment.organisation is not None and not 1 <= len(attachment.organisation) <= _ORGANISATION_LENGTH_MAX:
+        raise UsageInvalid(f"attach: an organisation's name has 1 to {_ORGANISATION_LENGTH_MAX} characters")
+    if attachment.schema == "clarion" and attachment not in OWN_RESOURCES:
+        raise UsageInvalid("attach: the tables of schema clarion are Clarion's own")
+    for name, schema, table in connection.execute(
+        "SELECT name, schema_name, table_name FROM clarion.resources WHERE name = %s OR (schema_name, table_name) = (%s, %s)",
+        (attachment.resource, attachment.schema, attachment.table),
+    ).fetchall():
+        if (name, schema, table) != (attachment.resource, attachment.schema, attachment.table):
+            raise UsageInvalid(
+                f"attach: {schema}.{table} is attached as {name}",
+                f"`clarion detach {name}` first, or choose another name",
+            )
+    inherited = connection.execute(
+        """SELECT 1 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = %s AND c.relname = %s AND t.tgname = %s AND t.tgparentid <> 0""",
+        (attachment.schema, attachment.table, TRIGGER),
+    ).fetchone()
+    if inherited is not None:
+        raise UsageInvalid(
+            f"attach: {attachment.schema}.{attachment.table} is a partition of a table that is attached",
+            "its changes are captured there",
+        )
+
+
+def _columns(connection: psycopg.Connection[Any], attachment: Attachment) -> dict[str, bool]:
+    """The table's columns in order, and whether a trigger sees their values: not those of virtual generated ones."""
     rows = connection.execute(
-        """SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        """SELECT a.attname, a.attgenerated <> 'v'
+           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
            WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
            ORDER BY a.attnum""",
         (attachment.schema, attachment.table),
@@ -145,7 +212,7 @@ def _columns(connection: psycopg.Connection[Any], attachment: Attachment) -> lis
             f"attach: there is no table {attachment.schema}.{attachment.table}",
             "name it as schema.table; views have no changes",
         )
-    return [row[0] for row in rows]
+    return dict(rows)
 
 
 def _primary_key(connection: psycopg.Connection[Any], attachment: Attachment) -> tuple[str, ...]:
@@ -163,13 +230,21 @@ def _primary_key(connection: psycopg.Connection[Any], attachment: Attachment) ->
     return tuple(row[0] for row in rows)
 
 
-def _check(
-    connection: psycopg.Connection[Any], attachment: Attachment, columns: Sequence[str], keys: Sequence[str]
+def _check_columns(
+    connection: psycopg.Connection[Any], attachment: Attachment, columns: Mapping[str, bool], keys: Sequence[str]
 ) -> None:
     organisation_columns = [c for c in (attachment.organisation_column, attachment.organisation_id_column) if c]
     for column in (*keys, *attachment.excluded_columns, *organisation_columns):
         if column not in columns:
             raise UsageInvalid(f"attach: {attachment.schema}.{attachment.table} has no column {column}")
+    if any(_BODY_QUOTE in column for column in columns):
+        # It would end the function's body, and what follows it would run with the rights of whoever attaches.
+        raise UsageInvalid(
+            f"attach: {attachment.schema}.{attachment.table} has a column with {_BODY_QUOTE} in its name"
+        )
+    for column in organisation_columns:
+        if not columns[column]:
+            raise UsageInvalid(f"attach: {column} is computed when it is read, so no change holds it")
     if set(keys) & set(attachment.excluded_columns):
         raise UsageInvalid("attach: a key column cannot be excluded")
     if not organisation_columns and attachment.organisation is None:
@@ -224,16 +299,21 @@ def _register(
 
 
 def _function_of(
-    attachment: Attachment, function: str, columns: Sequence[str], keys: Sequence[str], organisation_id: int | None
+    attachment: Attachment,
+    function: str,
+    columns: Mapping[str, bool],
+    keys: Sequence[str],
+    organisation_id: int | None,
 ) -> sql.Composed:
     """The statement that makes the trigger function, from attach.sql."""
     parts: dict[str, sql.Composable] = {
         "function": sql.Identifier(function),
         "resource": sql.Literal(attachment.resource),
     }
+    kept = [column for column, seen in columns.items() if seen and column not in attachment.excluded_columns]
     for side, record in (("old", sql.SQL("OLD")), ("new", sql.SQL("NEW"))):
         parts[f"key_{side}"] = _key(record, keys)
-        parts[f"row_{side}"] = _row(record, [c for c in columns if c not in attachment.excluded_columns], len(columns))
+        parts[f"row_{side}"] = _row(record, kept, len(columns))
         organisation: sql.Composable = sql.SQL("NULL")
         identity: sql.Composable = sql.Literal(organisation_id)
         if attachment.organisation_column:
@@ -261,21 +341,21 @@ def _key(record: sql.Composable, keys: Sequence[str]) -> sql.Composable:
 
 
 def _row(record: sql.Composable, columns: Sequence[str], columns_count: int) -> sql.Composable:
-    """The row as JSON text, without the excluded columns."""
+    """The row as JSON text, of these columns alone; `columns_count` of them are all."""
     if len(columns) == columns_count:
         return sql.SQL("row_to_json({})::text").format(record)
     kept = sql.SQL(", ").join(sql.SQL("{}.{}").format(record, sql.Identifier(column)) for column in columns)
-    return sql.SQL("(SELECT row_to_json(kept)::text FROM (SELECT {}) AS kept)").format(kept)
+    # With the star, because a column may have the same name.
+    return sql.SQL("(SELECT row_to_json(kept.*)::text FROM (SELECT {}) AS kept)").format(kept)
 
 
-def detach(connection: psycopg.Connection[Any], resource: str) -> None:
+def detach(connection: psycopg.Connection[Any], resource: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
     """Take a resource's triggers off and forget it, in one transaction. What was captured before is still delivered.
 
-    Raises UsageInvalid if there is no such resource, it is one of Clarion's own, or a subscription listens for it.
+    Raises UsageInvalid if there is no such resource, it is one of Clarion's own, or a subscription listens for it;
+    EnvironmentRefused as `attach`.
     """
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('clarion.attach'))")
-        connection.execute("SET LOCAL lock_timeout = '10s'")
+    with _one_change("detach", connection, lock_timeout_s):
         row = connection.execute(
             "SELECT schema_name, table_name FROM clarion.resources WHERE name = %s", (resource,)
         ).fetchone()
@@ -291,6 +371,6 @@ def detach(connection: psycopg.Connection[Any], resource: str) -> None:
         table = sql.Identifier(*row)
         for trigger in (TRIGGER, TRUNCATE_TRIGGER):
             connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
-        function = sql.Identifier("clarion", f"capture_{resource.lower()}")
+        function = sql.Identifier("clarion", _function_name(resource))
         connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
         connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))

@@ -10,6 +10,8 @@ SET "DateStyle" = 'ISO, YMD'
 SET "IntervalStyle" = 'iso_8601'
 SET extra_float_digits = 1
 SET bytea_output = 'hex'
+SET lc_monetary = 'C'
+SET row_security = on
 AS $capture$
 DECLARE
     -- An application's setting is text from outside: empty means absent, and a number that is none counts as none.
@@ -17,6 +19,7 @@ DECLARE
     actor_name text := nullif(current_setting('clarion.actor_name', true), '');
     correlation_id text := nullif(current_setting('clarion.correlation_id', true), '');
     hops text := nullif(current_setting('clarion.hops', true), '');
+    delete_id bigint;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         -- The binary image, not equality: json has no equality, and 1.0 to 1.00 is a change.
@@ -38,14 +41,17 @@ BEGIN
         VALUES ({organisation_id_old}, {organisation_old}, {resource}, 'd', {key_old}, pg_trigger_depth(),
                 OLD.ctid, actor_id, actor_name, correlation_id,
                 CASE WHEN hops ~ '^[0-9]{{1,4}}$' THEN hops::smallint END, {row_old});
+        IF TG_OP = 'UPDATE' THEN
+            -- Read here: inside the next INSERT the column's default would have drawn the next one already.
+            delete_id := currval('clarion.outbox_id');
+        END IF;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO clarion.outbox (organisation_id, organisation, resource, action, object_id, depth, new_ctid,
                                     actor_id, actor_name, correlation_id, hops, half_of, new)
         VALUES ({organisation_id_new}, {organisation_new}, {resource}, 'c', {key_new}, pg_trigger_depth(),
                 NEW.ctid, actor_id, actor_name, correlation_id,
-                CASE WHEN hops ~ '^[0-9]{{1,4}}$' THEN hops::smallint END,
-                CASE WHEN TG_OP = 'UPDATE' THEN currval('clarion.outbox_id') END, {row_new});
+                CASE WHEN hops ~ '^[0-9]{{1,4}}$' THEN hops::smallint END, delete_id, {row_new});
     END IF;
     RETURN NULL;
 END $capture$

@@ -1,0 +1,206 @@
+"""`clarion serve` as its operator meets it: ready, refused, interrupted, killed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+
+from clarion.database.address import DatabaseAddress
+from clarion.database.embedded import EmbeddedServer
+from harness.deployment import Deployment
+from harness.process import ClarionProcess, children_of
+
+Command = Callable[..., ClarionProcess]
+KEY = "a-bootstrap-key-of-more-than-32-characters"
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def _port(serve: ClarionProcess) -> int:
+    return int(serve.wait_for_line(r"^clarion ready on http://127\.0\.0\.1:(\d+)$")[1])
+
+
+def _wait_until(holds: Callable[[], bool], seconds: float) -> float:
+    """Seconds until it held; fails when it does not in time."""
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < seconds, f"not within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def _is_gone(pid: int) -> bool:
+    """Ended, or a zombie that nobody has looked at yet."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_serve_on_the_embedded_server_from_nothing_to_the_end(clarion_process: Command, tmp_path: Path) -> None:
+    """Ready, answering, its API killed and back on the same port, ended by Ctrl-C with nothing left."""
+    serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
+    port = _port(serve)
+    assert [line for line in serve.stdout if line] == [f"clarion ready on http://127.0.0.1:{port}"]
+    assert _get(port, "/livez")[0] == 200
+    status, body = _get(port, "/readyz")
+    assert status == 200, body
+    assert json.loads(body) == {"database": True, "schema": True, "router": True, "delivery": True}
+
+    before = children_of(serve.pid)
+    for child in before:
+        os.kill(child, signal.SIGKILL)
+    _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) == len(before), 10)
+    _wait_until(lambda: _get(port, "/readyz")[0] == 200, 10)
+
+    serve.interrupt()
+    ended = serve.wait()
+    assert ended.code == 130
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / ".clarion" / "postgres" / "postmaster.pid").exists()
+    assert (tmp_path / ".clarion" / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_children_end_within_two_seconds_of_their_parents_death(deployment: Deployment) -> None:
+    serve = deployment.serve("--role", "api", "--role", "router", "--role", "delivery", CLARION_LISTEN="127.0.0.1:0")
+    children = children_of(serve.pid)
+    assert len(children) == 2
+    os.kill(serve.pid, signal.SIGKILL)
+    _wait_until(lambda: all(_is_gone(child) for child in children), 2)
+
+
+def test_sigterm_finishes_what_is_under_way_and_ends_with_0(deployment: Deployment) -> None:
+    deployment.attach()
+    deployment.subscribe(deployment.register(deployment.receiver.uri("/slow")))
+    serve = deployment.serve()
+    deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 4)")
+    deployment.receiver.wait_for(4)
+    serve.process.terminate()
+    assert serve.wait().code == 0
+    assert deployment.rows("SELECT status, count(*) FROM clarion.events GROUP BY 1") == [("DELIVERED", 4)]
+    deployment.connection.execute("INSERT INTO items SELECT")
+    deployment.serve()
+    deployment.wait_until_settled()
+    assert len({request.message_id for request in deployment.receiver.received()}) == deployment.receiver.count() == 5
+
+
+def test_a_port_in_use_is_refused_in_one_line(clarion_process: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = clarion_process("serve", CLARION_LISTEN=listen).wait()
+    assert refused.code == 3
+    first, second = refused.stderr.splitlines()
+    assert first == f"clarion: cannot listen on {listen}: Address already in use"
+    assert "CLARION_LISTEN" in second
+
+
+def test_a_database_that_was_not_migrated_is_refused_with_the_command(
+    clarion_process: Command, make_database: Callable[..., DatabaseAddress]
+) -> None:
+    address = make_database(migrated=False)
+    refused = clarion_process("serve", CLARION_DATABASE_URL=address.url, CLARION_LISTEN="127.0.0.1:0").wait()
+    assert refused.code == 3
+    assert "no Clarion schema" in refused.stderr
+    assert "`clarion migrate`" in refused.stderr
+
+
+def test_a_missing_or_other_encryption_key_stops_the_start_and_loses_nothing(
+    clarion_process: Command, tmp_path: Path
+) -> None:
+    serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0")
+    _port(serve)
+    assert serve.stop().code == 0
+    key = tmp_path / ".clarion" / "secret.key"
+    kept = key.rename(tmp_path / "kept.key")
+    missing = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
+    assert missing.code == 3
+    assert "secret.key" in missing.stderr
+    assert not key.exists(), "a new key would make every sealed secret unreadable"
+    made = clarion_process("keys", "new-encryption-key", str(key)).wait()
+    assert made.code == 0, made.stderr
+    other = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
+    assert other.code == 3
+    assert "is not the key" in other.stderr
+    key.unlink()
+    again = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0", CLARION_SECRET_KEY_FILE=str(kept))
+    _port(again)
+
+
+def test_the_embedded_server_is_started_again_when_it_is_killed(clarion_process: Command, tmp_path: Path) -> None:
+    """The application's commits before and after both count; what the server lost it never confirmed."""
+    serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0")
+    port = _port(serve)
+    data_dir = tmp_path / ".clarion"
+    with EmbeddedServer(data_dir) as address:
+        with psycopg.connect(address.url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+        postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGKILL)
+        serve.wait_for_line("the embedded PostgreSQL had died", stderr=True)
+        took = _wait_until(lambda: _get(port, "/readyz")[0] == 200, 20)
+        print(f"ready again {took:.1f} s after the server was started again")
+        with psycopg.connect(address.url) as connection:
+            assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]
+    assert "Traceback" not in serve.output(), "an outage of the database is no bug of ours"
+
+
+def test_a_standby_takes_over_when_the_first_is_killed(deployment: Deployment) -> None:
+    deployment.attach()
+    deployment.subscribe(deployment.register())
+    first = deployment.serve()
+    deployment.serve()
+    deployment.connection.execute("INSERT INTO items SELECT")
+    deployment.receiver.wait_for(1)
+    os.killpg(first.pid, signal.SIGKILL)
+    killed_at = time.time()
+    deployment.connection.execute("INSERT INTO items SELECT")
+    second = deployment.receiver.wait_for(2)[1]
+    print(f"taken over {second.at - killed_at:.2f} s after SIGKILL")
+    assert second.at - killed_at < 5
+    deployment.wait_until_settled()
+
+
+def test_a_copy_of_the_database_delivers_nothing_until_it_is_adopted(
+    deployment: Deployment, server: DatabaseAddress
+) -> None:
+    deployment.attach()
+    deployment.subscribe(deployment.register())
+    serve = deployment.serve()
+    deployment.connection.execute("INSERT INTO items SELECT")
+    first = deployment.receiver.wait_for(1)[0]
+    deployment.wait_until_settled()
+    serve.stop()
+    original = deployment.database
+    copy = server.with_database(f"{original.database}_copy")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        deployment.connection.close()
+        connection.execute(f"CREATE DATABASE {copy.database} TEMPLATE {original.database}")
+        try:
+            deployment.database = copy
+            deployment.connection = psycopg.connect(copy.url, autocommit=True)
+            held = deployment.serve()
+            held.wait_for_line("delivery is held: the database is a copy", stderr=True)
+            deployment.connection.execute("INSERT INTO items SELECT")
+            deployment.wait_for_row("SELECT FROM clarion.queue")
+            held.stop()
+            assert deployment.receiver.count() == 1
+            adopted = deployment.serve("--role", "router", "--role", "delivery", "--adopt")
+            second = deployment.receiver.wait_for(2)[1]
+            deployment.wait_until_settled()
+            adopted.stop()
+        finally:
+            deployment.connection.close()
+            connection.execute(f"DROP DATABASE {copy.database} WITH (FORCE)")
+    assert first.message_id.split("_")[1] != second.message_id.split("_")[1]
