@@ -131,7 +131,8 @@ def listen(settings: Settings) -> socket.socket:
         listening = socket.create_server(found[0][4][:2], family=found[0][0], backlog=2048)
     except (OSError, UnicodeError) as error:
         # asyncio and socket write the address into the text; the system's own word for the number is enough.
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number is not None and number > 0 else str(error)
         raise EnvironmentRefused(
             f"cannot listen on {settings.listen}: {reason}",
             "end the program that uses the port, or set CLARION_LISTEN to another host:port",

@@ -236,7 +236,7 @@ def test_an_application_without_rights_writes_its_table_and_sees_nothing_of_ours
             "UPDATE clarion.outbox SET new = '{}'",
             "INSERT INTO clarion.outbox (organisation_id, resource, action, object_id) VALUES (1, 'PARTS', 'c', '9')",
             "SELECT nextval('clarion.outbox_id')",
-            "SELECT clarion.capture_parts()",
+            "SELECT clarion_triggers.capture_parts()",
             "SELECT * FROM clarion.ledger",
             "TRUNCATE clarion.outbox",
         ):
@@ -246,7 +246,7 @@ def test_an_application_without_rights_writes_its_table_and_sees_nothing_of_ours
         connection.execute("CREATE TABLE own (id bigint PRIMARY KEY, name text, price numeric)")
         with refused(connection):
             connection.execute(
-                "CREATE TRIGGER t AFTER INSERT ON own FOR EACH ROW EXECUTE FUNCTION clarion.capture_parts()"
+                "CREATE TRIGGER t AFTER INSERT ON own FOR EACH ROW EXECUTE FUNCTION clarion_triggers.capture_parts()"
             )
     assert captured(connection, "action::text", "object_id") == [("c", "1")]
 
@@ -259,7 +259,6 @@ THEFTS = (
     "INSERT INTO clarion.ledger SELECT * FROM clarion.ledger",
     "UPDATE clarion.counters SET position = 0",
     "ALTER TABLE public.parts DISABLE TRIGGER ALL",
-    "DROP FUNCTION clarion.capture_parts() CASCADE",
     "RESET ROLE",
     "SET SESSION AUTHORIZATION postgres",
 )
@@ -287,6 +286,38 @@ def test_a_cast_that_the_application_defined_cannot_touch_what_is_ours(
     # The first shows that it is this cast that runs.
     assert captured(connection) == [("c", "1", None, '{"id":1,"shade":700}')]
     assert connection.execute("SELECT position FROM clarion.counters").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "DROP FUNCTION clarion_triggers.capture_orders() CASCADE",
+        "DROP FUNCTION capture_orders() CASCADE",
+        "ALTER FUNCTION clarion_triggers.capture_orders() SECURITY INVOKER",
+        "DROP OWNED BY CURRENT_ROLE CASCADE",
+        "CREATE FUNCTION clarion_triggers.more() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "GRANT ALL ON ALL FUNCTIONS IN SCHEMA clarion_triggers TO PUBLIC",
+    ],
+)
+def test_a_cast_cannot_use_that_our_trigger_functions_belong_to_the_role_it_runs_as(
+    connection: Connection, application: str, theft: str
+) -> None:
+    """Owning a function is enough to drop it, and every trigger with it: the schema must not let its owner in."""
+    with acting_as(connection, application):
+        connection.execute("CREATE TYPE colour AS ENUM ('red')")
+        connection.execute("CREATE TABLE parts (id bigint PRIMARY KEY, shade colour)")
+        connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY)")
+        connection.execute(
+            f"""CREATE FUNCTION as_json(colour) RETURNS json LANGUAGE plpgsql AS $$
+                BEGIN EXECUTE {psycopg.sql.quote(theft)}; RETURN 'null'; END $$""".encode()
+        )
+        connection.execute("CREATE CAST (colour AS json) WITH FUNCTION as_json(colour)")
+    attach(connection, [Attachment(resource="PARTS", table="parts"), Attachment(resource="ORDERS", table="orders")])
+    with acting_as(connection, application):
+        with pytest.raises(psycopg.Error), connection.transaction():
+            connection.execute("INSERT INTO parts VALUES (1, 'red')")
+        connection.execute("INSERT INTO orders VALUES (7)")
+    assert captured(connection, "resource", "object_id") == [("ORDERS", "7")]
 
 
 def test_a_composite_key_is_a_json_array_as_text(connection: Connection) -> None:

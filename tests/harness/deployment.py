@@ -14,7 +14,7 @@ import psycopg
 from clarion.capture.attach import Attachment, attach
 from clarion.core.system import SystemRandom
 from clarion.database.address import DatabaseAddress
-from clarion.sender.endpoint import secret_binding
+from clarion.sender.endpoint import header_binding, secret_binding
 from clarion.sender.seal import Sealer, create_key
 from clarion.sender.sign import new_secret
 from clarion_receive import Webhook
@@ -81,6 +81,19 @@ class Deployment:
             values,
         )
         return int(receiver_id)
+
+    def add_header(self, receiver_id: int, key: str, value: str) -> None:
+        """A custom header of the receiver, sealed as the API does it."""
+        ((organisation_id,),) = self.rows("SELECT organisation_id FROM clarion.receivers WHERE id = %s", receiver_id)
+        self.connection.execute(
+            "INSERT INTO clarion.headers (organisation_id, receiver_id, key, value_sealed) VALUES (%s, %s, %s, %s)",
+            (
+                organisation_id,
+                receiver_id,
+                key,
+                self._sealer.seal(value.encode(), header_binding(organisation_id, receiver_id, key)),
+            ),
+        )
 
     def subscribe(
         self, receiver_id: int, resource: str = "ITEMS", actions: Sequence[str] = ("CREATE", "UPDATE", "DELETE")

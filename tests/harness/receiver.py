@@ -1,7 +1,7 @@
 """A receiver in a process of its own: real TLS, real HTTP, every request written down before it is answered.
 
 The path decides what it does: `/ok` answers 200, `/slow` the same half a second later, `/status/503` that status, `/hang`
-nothing, `/close` closes, `/switch` answers the status that stands in the switch file (see `ReceiverProcess.switch`).
+nothing, `/close` closes, `/switch/NAME` answers what `ReceiverProcess.switch` said for that name, `/switch` for none.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class ReceiverProcess:
         directory.mkdir(parents=True, exist_ok=True)
         self._log = directory / "received.log"
         self._log.touch()
-        self._switch = directory / "switch"
+        self._switch = directory / "switches"
+        self._switch.mkdir()
         self.switch(200)
         with socket.create_server((host, 0)) as listening:
             self.port: int = listening.getsockname()[1]
@@ -73,11 +74,12 @@ class ReceiverProcess:
         """The address to register."""
         return f"https://{self.host}:{self.port}{path}"
 
-    def switch(self, status: int) -> None:
-        """What `/switch` answers from now on."""
-        fresh = self._switch.with_suffix(".new")
+    def switch(self, status: int, name: str = "") -> None:
+        """What `/switch/NAME` (without a name: `/switch`) answers from now on."""
+        switch = self._switch / name if name else self._switch / "switch"
+        fresh = switch.with_suffix(".new")
         fresh.write_text(str(status))
-        fresh.replace(self._switch)
+        fresh.replace(switch)
 
     def received(self) -> list[Received]:
         """All requests so far, in the order of arrival."""
@@ -147,8 +149,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             return
         status = b"200"
-        if path == "/switch":
-            status = self._switch.read_bytes()
+        if path.startswith("/switch"):
+            status = (self._switch / path.rpartition("/")[2]).read_bytes()
         elif path.startswith("/status/"):
             status = path.removeprefix("/status/").encode()
         answer = b"HTTP/1.1 %b X\r\ncontent-length: 2\r\n\r\nok" % status

@@ -23,6 +23,10 @@ from clarion.database.roles import Roles, read_roles
 TRIGGER = "!clarion_capture"
 TRUNCATE_TRIGGER = "!clarion_truncate"
 
+FUNCTIONS_SCHEMA = "clarion_triggers"
+"""Where the trigger functions are. Their role owns them, so it could drop them, but it may not look into this schema: a
+cast of the application's that runs with its rights cannot name them."""
+
 LOCK_TIMEOUT_S = 10.0
 """How long a table may stay locked by others before attach and detach give up."""
 
@@ -98,7 +102,7 @@ def attach(
     """
     with _one_change("attach", connection, lock_timeout_s):
         roles = read_roles(connection)
-        schema_grant = sql.SQL("{} CREATE ON SCHEMA clarion {} {}")
+        schema_grant = sql.SQL(f"{{}} CREATE ON SCHEMA {FUNCTIONS_SCHEMA} {{}} {{}}")
         capture = sql.Identifier(roles.capture)
         connection.execute(schema_grant.format(sql.SQL("GRANT"), sql.SQL("TO"), capture))
         for attachment in attachments:
@@ -140,7 +144,7 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
     function = _function_name(attachment.resource)
     connection.execute(_function_of(attachment, function, columns, keys, organisation_id))
     names = {
-        "function": sql.Identifier("clarion", function),
+        "function": sql.Identifier(FUNCTIONS_SCHEMA, function),
         "table": sql.Identifier(attachment.schema, attachment.table),
         "trigger": sql.Identifier(TRIGGER),
         "truncate": sql.Identifier(TRUNCATE_TRIGGER),
@@ -371,6 +375,6 @@ def detach(connection: psycopg.Connection[Any], resource: str, *, lock_timeout_s
         table = sql.Identifier(*row)
         for trigger in (TRIGGER, TRUNCATE_TRIGGER):
             connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
-        function = sql.Identifier("clarion", _function_name(resource))
+        function = sql.Identifier(FUNCTIONS_SCHEMA, _function_name(resource))
         connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
         connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))

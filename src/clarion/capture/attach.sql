@@ -2,7 +2,7 @@
 -- Rows out: one outbox row per changed row; two where the key or the organisation changed, the second naming the first.
 -- It belongs to the capture role, which may insert into the outbox and nothing else, because row_to_json runs casts
 -- that the application defined. The pinned settings are those that alter how values print.
-CREATE OR REPLACE FUNCTION clarion.{function}() RETURNS trigger
+CREATE OR REPLACE FUNCTION clarion_triggers.{function}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET "TimeZone" = 'UTC'

@@ -276,6 +276,10 @@ def _make_schema(connection: psycopg.Connection[Any], roles: Roles) -> None:
         )
     if row is None:
         connection.execute(sql.SQL("CREATE SCHEMA clarion AUTHORIZATION {}").format(sql.Identifier(roles.owner)))
+    # A schema of its own for trigger functions, into which the role that they run as may not look.
+    connection.execute(
+        sql.SQL("CREATE SCHEMA IF NOT EXISTS clarion_triggers AUTHORIZATION {}").format(sql.Identifier(roles.owner))
+    )
 
 
 def _insert_deployment(connection: psycopg.Connection[Any], roles: Roles) -> None:
