@@ -274,7 +274,15 @@ class EmbeddedServer:
                     break
                 time.sleep(_POLL_SECONDS)
             else:
+                self._forget_socket_directory()
                 return
+
+    def _forget_socket_directory(self) -> None:
+        """Leave nothing behind outside the data directory. Another server's socket in it would keep it."""
+        directory = self._socket_directory()
+        if not directory.is_relative_to(self._data_dir):
+            with suppress(OSError):
+                directory.rmdir()
 
     # ------------------------------------------------------------ files
 
