@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from clarion.core.clock import Clock
@@ -114,17 +115,23 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         listen_fd = part.listening.fileno() if part.listening is not None else -1
         passed = [theirs.fileno()] + ([listen_fd] if listen_fd >= 0 else [])
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "clarion.child",
-            str(theirs.fileno()),
-            str(listen_fd),
-            ",".join(sorted(part.roles)),
-            pass_fds=passed,
-            stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "CLARION_DATABASE_URL": self._database_url},
-        )
+        # Ctrl-C reaches the whole group. A child takes its orders from us, and one that is still importing would answer
+        # with a traceback: it is born with the signal blocked. The fork comes before the first suspension.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "clarion.child",
+                str(theirs.fileno()),
+                str(listen_fd),
+                ",".join(sorted(part.roles)),
+                pass_fds=passed,
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "CLARION_DATABASE_URL": self._database_url},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         ours.setblocking(False)
         listener = asyncio.create_task(self._listen(part, ours))
@@ -133,15 +140,15 @@ class Supervisor:
         try:
             await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                process.terminate()
+                _tell(process, signal.SIGTERM)
                 await asyncio.wait({ended}, timeout=STOP_DEADLINE_S)
             if not ended.done():
                 _log.error("%s did not end within %.0f s; killing it", part.name, STOP_DEADLINE_S)
-                process.kill()
+                _tell(process, signal.SIGKILL)
             return await ended
         finally:
             if process.returncode is None:
-                process.kill()
+                _tell(process, signal.SIGKILL)
             stop.cancel()
             listener.cancel()
             await asyncio.gather(stop, listener, return_exceptions=True)
@@ -154,3 +161,9 @@ class Supervisor:
                 self._waiting_for.discard(part.name)
                 if not self._waiting_for:
                     self._ready()
+
+
+def _tell(process: asyncio.subprocess.Process, request: signal.Signals) -> None:
+    """The signal, unless the process has just ended by itself."""
+    with suppress(ProcessLookupError):
+        process.send_signal(request)

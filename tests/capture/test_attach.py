@@ -66,8 +66,9 @@ def traces(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
         name: connection.execute(statement).fetchall()
         for name, statement in {
             "triggers": "SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
-            "functions": "SELECT proname, proowner, proacl::text FROM pg_proc WHERE pronamespace = 'clarion'::regnamespace ORDER BY 1",
-            "schema": "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'clarion'",
+            "functions": "SELECT oid::regprocedure, proowner, proacl::text FROM pg_proc "
+            "WHERE pronamespace IN ('clarion'::regnamespace, 'clarion_triggers'::regnamespace) ORDER BY 1",
+            "schemas": "SELECT nspname, nspacl::text FROM pg_namespace ORDER BY 1",
             "resources": "SELECT * FROM clarion.resources ORDER BY id",
         }.items()
     }

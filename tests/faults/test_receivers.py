@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -29,19 +30,16 @@ SOON_AGAIN = [0] + [1] * 19
 
 
 @pytest.fixture(scope="module")
-def serving(shared_deployment: Deployment) -> Deployment:
-    """A deployment that delivers to 127.0.0.0/8 and answers its API."""
-    serve = shared_deployment.serve(
-        "--role",
-        "api",
-        "--role",
-        "router",
-        "--role",
-        "delivery",
-        CLARION_LISTEN="127.0.0.1:0",
-        CLARION_BOOTSTRAP_API_KEY=KEY,
-    )
-    shared_deployment.api_port = int(serve.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1])
+def api(shared_deployment: Deployment) -> Caller:
+    """The API of a deployment that delivers to 127.0.0.0/8."""
+    roles = ("--role", "api", "--role", "router", "--role", "delivery")
+    serve = shared_deployment.serve(*roles, CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
+    port = int(serve.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1])
+    return Caller(port, KEY, shared_deployment.database)
+
+
+@pytest.fixture(scope="module")
+def serving(shared_deployment: Deployment, api: Caller) -> Deployment:
     return shared_deployment
 
 
@@ -78,15 +76,12 @@ class Table:
         bodies = [r.json() for r in self.deployment.receiver.received() if r.path == path]
         return [(b["object_id"], b["data"]["version"]) for b in bodies if b["resource"] == self.name]
 
-    def wait_for_row(self, query: str, receiver_id: int, timeout_s: float = 10) -> tuple[Any, ...]:
-        return self.deployment.wait_for_row(f"{query} -- of receiver".replace("%s", str(receiver_id)), timeout_s)
-
-    def wait_until_settled(self, *receiver_ids: int, timeout_s: float = 10) -> None:
+    def wait_until_settled(self, *receiver_ids: int) -> None:
         """Until nothing is left to be routed, and nothing to be delivered to these receivers."""
         self.deployment.wait_for_row(
-            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) AND NOT EXISTS "
-            f"(SELECT FROM clarion.queue WHERE receiver_id = ANY ('{{{','.join(map(str, receiver_ids))}}}'))",
-            timeout_s,
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) "
+            "AND NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))",
+            list(receiver_ids),
         )
 
     def attempts(self, receiver_id: int) -> list[tuple[Any, ...]]:
@@ -110,9 +105,12 @@ EVENTS = """(SELECT event_id, round, receiver_id, position FROM clarion.queue
              UNION ALL SELECT event_id, round, receiver_id, position FROM clarion.events)"""
 
 
+_numbers = itertools.count(1)
+
+
 @pytest.fixture
-def table(serving: Deployment, request: pytest.FixtureRequest) -> Table:
-    return _table(serving, re.sub(r"\W+", "_", request.node.name)[:50].lower())
+def table(serving: Deployment) -> Table:
+    return _table(serving, f"table_{next(_numbers)}")
 
 
 def _table(deployment: Deployment, name: str) -> Table:
@@ -194,8 +192,9 @@ def failed(serving: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Ite
         committed_at = time.time()
         serving.connection.execute("INSERT INTO failing SELECT n, 1 FROM generate_series(1, %s) n", (ITEMS,))
         serving.wait_for_row(
-            f"""SELECT FROM clarion.queue WHERE receiver_id = ANY ('{{{",".join(map(str, receivers.values()))}}}')
-                HAVING count(*) = {ITEMS * len(receivers)} AND count(due_at) = count(*)"""
+            "SELECT FROM clarion.queue WHERE receiver_id = ANY (%s) HAVING count(due_at) = %s",
+            list(receivers.values()),
+            ITEMS * len(receivers),
         )
         yield Failed(table, receivers, healthy, committed_at)
 
@@ -252,7 +251,7 @@ def test_no_address_is_reached_that_policy_forbids(deployment: Deployment) -> No
             deployment.subscribe(receiver_id)
         deployment.serve(CLARION_ALLOWED_NETWORKS="")
         deployment.connection.execute("INSERT INTO items SELECT")
-        deployment.wait_for_row(f"SELECT FROM clarion.attempts HAVING count(*) = {len(uris)}")
+        deployment.wait_for_row("SELECT FROM clarion.attempts HAVING count(*) = %s", len(uris))
         told = deployment.rows("SELECT DISTINCT outcome, error, status_code, peer_address FROM clarion.attempts")
     assert told == [("BLOCKED", "the destination is not allowed", None, None)]
 
@@ -267,13 +266,15 @@ def test_a_receiver_that_recovers_gets_everything_in_order(table: Table) -> None
     for version in (1, 2, 3, 4):
         for item in (1, 2, 3):
             table.write(item, version)
-    table.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 3", receiver_id)
+    table.deployment.wait_for_row(
+        "SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 3", receiver_id
+    )
     assert set(table.received("/switch/recovers")) == {("1", 1), ("2", 1), ("3", 1)}, "only heads are tried"
     receiver.switch(200, "recovers")
     table.wait_until_settled(receiver_id)
     assert table.settled(receiver_id) == [("DELIVERED", "SUCCEEDED", 12)]
-    for item in "123":
-        seen = [version for object_id, version in table.received("/switch/recovers") if object_id == item]
+    for object_id in "123":
+        seen = [version for seen_id, version in table.received("/switch/recovers") if seen_id == object_id]
         assert sorted(seen) == seen
         assert set(seen) == {1, 2, 3, 4}
     assert {number for _, number, outcome, *_ in table.attempts(receiver_id) if outcome == "SUCCEEDED"} >= {1, 2}
@@ -284,8 +285,10 @@ def test_without_order_an_objects_changes_do_not_wait_for_each_other(table: Tabl
     ordered = table.register(uri, retry_schedule=ONCE_AND_MUCH_LATER)
     unordered = table.register(uri, retry_schedule=ONCE_AND_MUCH_LATER, ordering="NONE")
     table.write(1, 1, 2, 3)
-    table.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 3", unordered)
-    table.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 1", ordered)
+    table.deployment.wait_for_row(
+        "SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 3", unordered
+    )
+    table.deployment.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(due_at) = 1", ordered)
     assert [version for version, *_ in table.attempts(unordered)] == [1, 2, 3]
     assert [version for version, *_ in table.attempts(ordered)] == [1]
 
@@ -296,7 +299,9 @@ def test_an_answer_of_410_disables_the_receiver_until_it_is_switched_on_again(ta
     gone = table.register(receiver.uri("/switch/gone"), retry_schedule=ONCE_AND_MUCH_LATER)
     beside = table.register()
     table.write(1, 1)
-    table.wait_for_row("SELECT FROM clarion.receivers WHERE id = %s AND NOT active AND disabled_reason = 'GONE'", gone)
+    table.deployment.wait_for_row(
+        "SELECT FROM clarion.receivers WHERE id = %s AND NOT active AND disabled_reason = 'GONE'", gone
+    )
     table.write(2, 1)
     table.write(3, 1)
     # Whoever is beside it has everything: whatever was to be sent has been sent.
@@ -307,11 +312,11 @@ def test_an_answer_of_410_disables_the_receiver_until_it_is_switched_on_again(ta
     table.deployment.connection.execute(
         "UPDATE clarion.receivers SET active = true, disabled_reason = NULL WHERE id = %s", (gone,)
     )
-    table.wait_for_row("SELECT FROM clarion.events WHERE receiver_id = %s HAVING count(*) = 2", gone)
+    table.deployment.wait_for_row("SELECT FROM clarion.events WHERE receiver_id = %s HAVING count(*) = 2", gone)
     assert sorted(table.received("/switch/gone")[1:]) == [("2", 1), ("3", 1)]
 
 
-def test_what_an_inactive_receiver_would_get_is_held_and_drains_in_order(table: Table) -> None:
+def test_what_an_inactive_receiver_would_get_is_held_and_drains_in_order(table: Table, api: Caller) -> None:
     receiver = table.deployment.receiver
     held = table.register(receiver.uri("/status/200"), active=False, disabled_reason="MANUAL")
     beside = table.register()
@@ -319,7 +324,6 @@ def test_what_an_inactive_receiver_would_get_is_held_and_drains_in_order(table: 
     table.write(2, *range(1, 11))
     table.wait_until_settled(beside)
     assert table.received("/status/200") == []
-    api = Caller(table.deployment.api_port, KEY, table.deployment.database)
     query = """query($id: ID!) { webhookEvents(first: 100, filters: {receiverId: {eq: $id}}) {
         edges { node { status reason attempts { number } } } } }"""
     nodes = [edge["node"] for edge in api(query, id=str(held)).data["webhookEvents"]["edges"]]
@@ -347,7 +351,7 @@ def test_what_is_open_when_its_receiver_or_subscription_is_deleted_is_cancelled_
     )
     inactive = table.register(active=False)
     table.write(1, 1, 2)
-    table.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s AND due_at IS NOT NULL", failing)
+    table.deployment.wait_for_row("SELECT FROM clarion.queue WHERE receiver_id = %s AND due_at IS NOT NULL", failing)
     receivers = [failing, hanging, inactive]
     column = "id" if deleted == "receiver" else "receiver_id"
     table.deployment.connection.execute(
@@ -383,7 +387,7 @@ def test_events_expire_while_they_fail_wait_or_are_held(table: Table) -> None:
 def test_custom_headers_arrive_as_they_were_sealed_and_signatures_hold(table: Table) -> None:
     path = "/status/204"
     receiver_id = table.register(table.deployment.receiver.uri(path), content_type="application/vnd.acme+json")
-    headers = {"Authorization": "Bearer canary-42", "X-Plant": "4711 north; \t~!"}
+    headers = {"Authorization": "Bearer canary-42", "X-Plant": "4711 north; ~!"}
     for key, value in headers.items():
         table.deployment.add_header(receiver_id, key, value)
     table.write(1, 1)
@@ -412,7 +416,9 @@ def test_after_the_last_attempt_the_event_fails_and_its_lane_goes_on(table: Tabl
     receiver.switch(500, "exhausted")
     receiver_id = table.register(receiver.uri("/switch/exhausted"), retry_schedule=[0, 0, 0])
     table.write(1, 1)
-    table.wait_for_row("SELECT FROM clarion.events WHERE receiver_id = %s AND status = 'FAILED'", receiver_id)
+    table.deployment.wait_for_row(
+        "SELECT FROM clarion.events WHERE receiver_id = %s AND status = 'FAILED'", receiver_id
+    )
     receiver.switch(200, "exhausted")
     table.write(1, 2)
     table.wait_until_settled(receiver_id)

@@ -114,16 +114,26 @@ class Deployment:
     def serve(self, *arguments: str, **settings: str) -> ClarionProcess:
         """`clarion serve` with router and delivery, ready."""
         roles = arguments or ("--role", "router", "--role", "delivery")
-        process = self._start(
-            "serve",
-            *roles,
-            CLARION_DATABASE_URL=self.database.url,
-            CLARION_SECRET_KEY_FILE=str(self.directory / "secret.key"),
-            CLARION_CA_FILE=str(self.authority.ca_file),
-            **{"CLARION_ALLOWED_NETWORKS": "127.0.0.0/8", **settings},
-        )
+        environment = {
+            "CLARION_DATABASE_URL": self.database.url,
+            "CLARION_SECRET_KEY_FILE": str(self.directory / "secret.key"),
+            "CLARION_CA_FILE": str(self.authority.ca_file),
+            "CLARION_ALLOWED_NETWORKS": "127.0.0.0/8",
+        }
+        process = self._start("serve", *roles, **(environment | settings))
         process.wait_for_line("^clarion ready")
         return process
+
+    def reconnect(self, seconds: float = 20) -> None:
+        """A new session, as soon as the server gives one."""
+        self.connection.close()
+        deadline = time.monotonic() + seconds
+        while self.connection.closed:
+            try:
+                self.connection = psycopg.connect(self.database.url, autocommit=True)
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, f"no connection for {seconds} s"
+                time.sleep(0.02)
 
     # ------------------------------------------------------------ what is in the tables
 
@@ -133,14 +143,15 @@ class Deployment:
     def wait_until_settled(self, timeout_s: float = 30) -> None:
         """Until outbox and queue are empty."""
         self.wait_for_row(
-            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) AND NOT EXISTS (SELECT FROM clarion.queue)", timeout_s
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) AND NOT EXISTS (SELECT FROM clarion.queue)",
+            timeout_s=timeout_s,
         )
 
-    def wait_for_row(self, query: str, timeout_s: float = 30) -> tuple[Any, ...]:
+    def wait_for_row(self, query: str, *parameters: object, timeout_s: float = 30) -> tuple[Any, ...]:
         """The first row of the query, as soon as there is one."""
         deadline = time.monotonic() + timeout_s
         while True:
-            if found := self.rows(query):
+            if found := self.rows(query, *parameters):
                 return found[0]
             assert time.monotonic() < deadline, f"after {timeout_s} s still no row: {query}"
             time.sleep(0.02)

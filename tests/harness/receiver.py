@@ -76,7 +76,7 @@ class ReceiverProcess:
 
     def switch(self, status: int, name: str = "") -> None:
         """What `/switch/NAME` (without a name: `/switch`) answers from now on."""
-        switch = self._switch / name if name else self._switch / "switch"
+        switch = self._switch / (name or "switch")
         fresh = switch.with_suffix(".new")
         fresh.write_text(str(status))
         fresh.replace(switch)

@@ -167,6 +167,7 @@ class Worker:
                     self._look.set()
                 case Disable():
                     self._disabled.append(effect)
+                    self._look.set()
         if self._pending:
             self._settle_now.set()
         self._wake_at(self._engine.wake_ns())
