@@ -317,11 +317,14 @@ def test_a_level_of_a_query_costs_one_statement_however_many_nodes_it_has(admini
         # A connection's first use asks the server for its version; that is not the query's.
         administrator(query % 1)
         for size in (1, 20):
-            executed.clear()
-            found = administrator(query % size).data["webhookReceivers"]["edges"]
-            assert (len(found), len(found[0]["node"]["subscriptions"])) == (size, 3)
-            # The schema's own poll may fall in between.
-            counts.append(sum("clarion.configuration" not in one for one in executed))
+            seen = []
+            for _ in range(5):
+                executed.clear()
+                found = administrator(query % size).data["webhookReceivers"]["edges"]
+                assert (len(found), len(found[0]["node"]["subscriptions"])) == (size, 3)
+                seen.append(len(executed))
+            # The server's own look at the configuration may fall into one of them, not into all.
+            counts.append(min(seen))
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
     # One names role and organisation, then one for each level.
