@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import asyncpg
 
@@ -53,8 +53,14 @@ def store_errors(doing: str) -> Iterator[None]:
         raise StoreUnavailable(f"{doing}: {error or type(error).__name__}") from error
 
 
-async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> asyncpg.Connection:
-    """One connection, acting as `role` if given. `name` shows in pg_stat_activity. Raises StoreUnavailable."""
+async def connect(
+    address: DatabaseAddress, *, role: str | None, name: str, joins: Literal["nested", "hashed"] = "nested"
+) -> asyncpg.Connection:
+    """One connection, acting as `role` if given. `name` shows in pg_stat_activity. Raises StoreUnavailable.
+
+    `joins`: "nested" where a few rows look up theirs in another table, "hashed" where the rows of a table, found by an
+    array of keys, meet what that array's batch says about them.
+    """
     settings = {
         "application_name": f"clarion {name}",
         "timezone": "UTC",
@@ -64,6 +70,14 @@ async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> a
         "tcp_keepalives_count": "3",
         "idle_in_transaction_session_timeout": "30s",
         "jit": "off",
+        # Outbox and queue go from empty to a million rows and back within minutes, and statistics do not follow: a plan
+        # that is best for an empty table reads the whole of a full one, for each batch. Every hot statement names the
+        # rows it wants by an index, and wants them in its order.
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "enable_mergejoin": "off",
+        "enable_sort": "off",
+        "enable_hashjoin" if joins == "nested" else "enable_nestloop": "off",
     }
     with store_errors(f"connect ({name})"):
         connection: asyncpg.Connection = await asyncpg.connect(

@@ -25,13 +25,14 @@ ORDER BY q.queue_id LIMIT $3;
 -- Attempts stored, ended events moved to history, failed ones given their next time; whole or not at all.
 -- The worker's own row is the fence: a take-over ends that row before it touches anything else.
 -- Safe to repeat after an answer was lost: rows already settled are left as they are.
+-- The keys stand there twice so that the rows are found by the index whatever the planner believes the table to hold.
 WITH fence AS (
     SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
 ), ended AS (
     DELETE FROM clarion.queue q
     USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bytea[])
           AS n (queue_id, status, reason, attempts_count, body_sha256)
-    WHERE q.queue_id = n.queue_id
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($2::bigint[])
     RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence, q.render_version,
               n.status, n.reason, n.attempts_count, n.body_sha256
 ), recorded AS (
@@ -46,7 +47,7 @@ WITH fence AS (
         first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
     FROM fence, unnest($7::bigint[], $8::timestamptz[], $9::integer[], $10::integer[], $11::timestamptz[], $12::bytea[])
          AS n (queue_id, due_at, attempts_count, spent_count, first_failed_at, body_sha256)
-    WHERE q.queue_id = n.queue_id
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($7::bigint[])
 ), attempted AS (
     INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
                                   response_headers, response_body, error, source_address, peer_address)

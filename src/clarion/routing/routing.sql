@@ -34,6 +34,7 @@ WHERE o.id > $1;
 -- name: batch
 -- One batch, whole or not at all: takes the rows, ledgers them, queues their events, moves every counter by
 -- compare-and-set and compares the configuration's version. Any mismatch raises CL001.
+-- The keys stand there twice so that rows are found by the index whatever the planner believes the tables to hold.
 -- Out: this transaction's xid.
 WITH moved AS (
     UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
@@ -45,17 +46,19 @@ WITH moved AS (
     FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])
          AS n (organisation_id, before_change_id, after_change_id, after_link)
     WHERE c.organisation_id = n.organisation_id AND c.change_id = n.before_change_id
+      AND c.organisation_id = ANY ($8::bigint[])
     RETURNING 1
 ), sequences AS (
     UPDATE clarion.subscription_counters c SET sequence = n.after_sequence
     FROM unnest($12::bigint[], $13::bigint[], $14::bigint[]) AS n (subscription_id, before_sequence, after_sequence)
     WHERE c.subscription_id = n.subscription_id AND c.sequence = n.before_sequence
+      AND c.subscription_id = ANY ($12::bigint[])
     RETURNING 1
 ), taken AS (
     DELETE FROM clarion.outbox o
     USING unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bytea[], $20::bytea[])
           AS n (outbox_id, position, organisation_id, change_id, link, salt)
-    WHERE o.id = n.outbox_id
+    WHERE o.id = n.outbox_id AND o.id = ANY ($15::bigint[])
     RETURNING n.position, n.organisation_id, n.change_id, n.link, n.salt, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
               o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
 ), ledgered AS (

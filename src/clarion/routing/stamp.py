@@ -128,8 +128,9 @@ class ScanFloor:
     transaction that ran at that moment has ended and one more look has found nothing below it.
     """
 
-    def __init__(self) -> None:
-        self.floor = 0
+    def __init__(self, floor: int = 0) -> None:
+        """`floor` is an id below which every row is known to be decided."""
+        self.floor = floor
         self._reading: int | None = None
         self._reading_xid: int | None = None
 
