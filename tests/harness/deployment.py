@@ -56,10 +56,14 @@ class Deployment:
         """Attach tables; without arguments the table `items`."""
         attach(self.connection, attachments or [Attachment(resource="ITEMS", table="items")])
 
-    def register(self, uri: str | None = None, **columns: object) -> int:
-        """A receiver's id, with a secret of its own."""
+    def register(self, uri: str | None = None, *, organisation: str = "default", **columns: object) -> int:
+        """A receiver's id, with a secret of its own; the organisation is made if it is not there."""
+        self.connection.execute(
+            "INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT DO NOTHING", (organisation,)
+        )
         found = self.connection.execute(
-            "SELECT nextval(pg_get_serial_sequence('clarion.receivers', 'id')), id FROM clarion.organisations WHERE name = 'default'"
+            "SELECT nextval(pg_get_serial_sequence('clarion.receivers', 'id')), id FROM clarion.organisations WHERE name = %s",
+            (organisation,),
         ).fetchone()
         assert found is not None
         receiver_id, organisation_id = found

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,12 +97,16 @@ class ReceiverProcess:
 
     def wait_for(self, count: int, timeout_s: float = 10) -> list[Received]:
         """All requests, once there are at least `count`; fails after the timeout."""
-        deadline = time.monotonic() + timeout_s
-        while self.count() < count:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{self.count()} requests after {timeout_s} s, not {count}")
-            time.sleep(0.01)
+        self.wait_until(lambda now: now >= count, timeout_s=timeout_s)
         return self.received()
+
+    def wait_until(self, enough: Callable[[int], bool], timeout_s: float = 10) -> None:
+        """Until the number of requests is `enough`; fails after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while not enough(count := self.count()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{count} requests after {timeout_s} s are not enough")
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self

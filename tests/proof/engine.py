@@ -1,0 +1,443 @@
+"""The proofs of the delivery engine. Each returns its figures; `brief` makes it shorter, never softer.
+
+Every proof ends with the oracle of `harness.oracle` over three logs: the application's rows, the ledger, the receivers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from clarion.capture.attach import Attachment
+from harness.deployment import Deployment
+from harness.oracle import judge, percentile
+from harness.process import ClarionProcess, parents_of_all
+from harness.receiver import Received
+from harness.stage import stage
+from proof.figures import Figure
+from proof.load import SCHEMA, Writer, add_items, committed_by_receiver, latencies_ms, receiver_of
+
+Proof = Callable[[bool], list[Figure]]
+
+UNSETTLED_MAX = 80
+"""Requests whose outcome may not be durable at one moment under the load of the kills: in flight, or in a settle."""
+
+
+def kills(brief: bool) -> list[Figure]:
+    """SIGKILL of the process that routes and delivers, under 300 changes/s, with a standby beside it."""
+    count = 5 if brief else 20
+    with _attached() as deployment:
+        _receivers(deployment, 10)
+        items = add_items(deployment, 200)
+        serving, standby = _serve(deployment), _serve(deployment)
+        gaps = []
+        with Writer(deployment, items, 300):
+            for _ in range(count):
+                _wait_for_flow(deployment)
+                killed_at = time.time()
+                serving.kill()
+                gaps.append(_gap_s(deployment, killed_at))
+                serving, standby = standby, _serve(deployment)
+        log = _finished(deployment, serving, standby)
+        figures = _judged("kills", deployment, log, duplicates_max=count * UNSETTLED_MAX)
+    return [
+        Figure("kills: gap seen by receivers, p95", percentile(gaps, 0.95), "s", 2),
+        Figure("kills: gap seen by receivers, largest", max(gaps), "s"),
+        *figures,
+    ]
+
+
+def freeze(brief: bool) -> list[Figure]:
+    """SIGSTOP of the process that routes and delivers, for 60 s under load, then SIGCONT; a standby takes over."""
+    frozen_s = 30 if brief else 60
+    with _attached() as deployment:
+        _receivers(deployment, 10)
+        items = add_items(deployment, 200)
+        serving, standby = _serve(deployment), _serve(deployment)
+        with Writer(deployment, items, 100):
+            _wait_for_flow(deployment)
+            frozen_at = time.time()
+            tree = _tree(serving.pid)
+            for pid in tree:
+                os.kill(pid, signal.SIGSTOP)
+            gap = _gap_s(deployment, frozen_at, within_s=frozen_s)
+            time.sleep(max(0, frozen_at + frozen_s - time.time()))
+            for pid in tree:
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(5)
+            _wait_for_flow(deployment)
+        log = _finished(deployment, serving, standby)
+        figures = _judged("freeze", deployment, log, duplicates_max=UNSETTLED_MAX)
+    return [Figure("freeze: gap seen by receivers", gap, "s", 20), *figures]
+
+
+def hanging(brief: bool) -> list[Figure]:
+    """5 % of 100 receivers hang until the deadline; the others' latency against the one before."""
+    seconds = 15 if brief else 45
+    with _attached() as deployment:
+        quiet = _receivers(deployment, 95)
+        hung = _receivers(deployment, 5, uri=deployment.receiver.uri("/hang"), active=False)
+        items = add_items(deployment, 100)
+        serving = _serve(deployment)
+        with Writer(deployment, items, 6):
+            _wait_for_flow(deployment)
+            time.sleep(2)
+            begun = time.time()
+            time.sleep(seconds)
+            turned = time.time()
+            deployment.rows("UPDATE clarion.receivers SET active = true WHERE id = ANY (%s) RETURNING id", sorted(hung))
+            time.sleep(seconds)
+            ended = time.time()
+        deployment.wait_for_row(
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))", sorted(quiet)
+        )
+        serving.stop()
+        log = deployment.receiver.received()
+        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
+        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        committed = {
+            receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
+        }
+        log = [request for request in log if request.path != "/hang"]
+        figures = _judged("hanging", deployment, log, duplicates_max=0, committed=committed)
+    return [*_compared("hanging: quiet receivers", before, during), *figures]
+
+
+def bulk(brief: bool) -> list[Figure]:
+    """One organisation commits 100,000 rows at once; another's latency against the one before."""
+    rows = 30_000 if brief else 100_000
+    with _attached() as deployment:
+        quiet = _receivers(deployment, 3, organisation="quiet")
+        _receivers(deployment, 1, organisation="bulky")
+        items = add_items(deployment, 100, "quiet")
+        serving = _serve(deployment)
+        with Writer(deployment, items, 50):
+            _wait_for_flow(deployment)
+            time.sleep(2)
+            begun = time.time()
+            time.sleep(10)
+            turned = time.time()
+            add_items(deployment, rows, "bulky")
+            deployment.wait_for_row(
+                """SELECT WHERE (SELECT count(*) FROM clarion.ledger l JOIN clarion.organisations o ON o.id = l.organisation_id
+                                 WHERE o.name = 'bulky') >= %s
+                   AND NOT EXISTS (SELECT FROM clarion.queue q JOIN clarion.organisations o ON o.id = q.organisation_id
+                                   WHERE o.name = 'bulky')""",
+                rows,
+                timeout_s=240,
+            )
+            ended = time.time()
+        log = _finished(deployment, serving)
+        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
+        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        figures = _judged("bulk", deployment, log, duplicates_max=0)
+    return [
+        *_compared("bulk: quiet organisation", before, during),
+        Figure("bulk: rows of the bulk routed and delivered per second", rows / (ended - turned), "1/s"),
+        *figures,
+    ]
+
+
+def tenants(brief: bool) -> list[Figure]:
+    """One of 50 organisations at 100 times the others' rate; the others' latency against the one before."""
+    seconds = 10 if brief else 30
+    with _attached() as deployment:
+        quiet: set[int] = set()
+        items: list[int] = []
+        for number in range(49):
+            quiet |= _receivers(deployment, 1, organisation=f"quiet {number}")
+            items += add_items(deployment, 5, f"quiet {number}")
+        _receivers(deployment, 1, organisation="noisy")
+        noisy_items = add_items(deployment, 50, "noisy")
+        serving = _serve(deployment)
+        with Writer(deployment, items, 98):
+            _wait_for_flow(deployment)
+            time.sleep(2)
+            begun = time.time()
+            time.sleep(seconds)
+            turned = time.time()
+            with Writer(deployment, noisy_items, 200):
+                time.sleep(seconds)
+                ended = time.time()
+        log = _finished(deployment, serving)
+        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
+        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        figures = _judged("tenants", deployment, log, duplicates_max=0)
+    return [*_compared("tenants: quiet organisations", before, during), *figures]
+
+
+def returning(brief: bool) -> list[Figure]:
+    """A backlog for a receiver that comes back, limited to 2,000 a second; its rate, and another's latency."""
+    rows, limit = (20_000, 2_000) if brief else (100_000, 2_000)
+    with _attached() as deployment:
+        returned = _receivers(deployment, 1, active=False, rate_limit_per_second=limit, organisation="away")
+        quiet = _receivers(deployment, 3, organisation="quiet")
+        items = add_items(deployment, 100, "quiet")
+        serving = _serve(deployment)
+        add_items(deployment, rows, "away")
+        deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox)", timeout_s=120)
+        with Writer(deployment, items, 50):
+            _wait_for_flow(deployment)
+            begun = time.time()
+            time.sleep(10)
+            turned = time.time()
+            deployment.rows(
+                "UPDATE clarion.receivers SET active = true WHERE id = ANY (%s) RETURNING id", list(returned)
+            )
+            deployment.wait_for_row(
+                "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))",
+                list(returned),
+                timeout_s=300,
+            )
+            ended = time.time()
+        log = _finished(deployment, serving)
+        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
+        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        owners = receiver_of(deployment)
+        drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] in returned)
+        figures = _judged("returning", deployment, log, duplicates_max=0)
+    return [
+        Figure(
+            "returning: rate of the drain against its limit",
+            len(drained) / (drained[-1] - drained[0]) / limit,
+            "of limit",
+            1.05,
+        ),
+        *_compared("returning: quiet receivers", before, during),
+        *figures,
+    ]
+
+
+def cold(brief: bool) -> list[Figure]:
+    """A worker starts on a million due rows of 50 receivers: its first request, and its memory."""
+    rows = 200_000 if brief else 1_000_000
+    with _attached() as deployment:
+        _receivers(deployment, 50)
+        _plant(deployment, rows)
+        begun = time.time()
+        serving = deployment.serve("--role", "delivery")
+        first = deployment.receiver.wait_for(1)[0]
+        # The largest memory is reached while it works, not before the first request.
+        deployment.receiver.wait_until(lambda count: count >= 100_000, timeout_s=120)
+        took = time.time() - begun
+        count = deployment.receiver.count()
+        memory = max(_peak_mb(pid) for pid in _tree(serving.pid))
+        serving.stop()
+    return [
+        Figure(f"cold: first request after the start, {rows:,} rows due", first.at - begun, "s", 3),
+        Figure("cold: largest process's peak memory", memory, "MB", 300),
+        Figure("cold: deliveries per second from the start on", count / took, "1/s"),
+    ]
+
+
+def contended(brief: bool) -> list[Figure]:
+    """12 writers on 20 hot objects, several a transaction, pauses, a fifth rolled back."""
+    seconds = 10 if brief else 60
+    with _attached() as deployment:
+        _receivers(deployment, 2)
+        items = add_items(deployment, 20)
+        serving = _serve(deployment)
+        until = time.monotonic() + seconds
+        writers = [threading.Thread(target=_contend, args=(deployment, seed, items, until)) for seed in range(12)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        log = _finished(deployment, serving)
+        return _judged("contended", deployment, log, duplicates_max=0)
+
+
+def horizon(brief: bool) -> list[Figure]:
+    """A transaction holds the xmin horizon while 300 changes/s go on; latency at its end against its begin."""
+    seconds = 60 if brief else 600
+    with _attached() as deployment:
+        quiet = _receivers(deployment, 3)
+        items = add_items(deployment, 500)
+        serving = _serve(deployment)
+        with psycopg.connect(deployment.database.url) as holder, Writer(deployment, items, 300) as writer:
+            _wait_for_flow(deployment)
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT count(*) FROM items")
+            begun, commits = time.time(), writer.commits_count
+            time.sleep(seconds)
+            ended, commits = time.time(), writer.commits_count - commits
+            holder.rollback()
+        log = _finished(deployment, serving)
+        part = min(30, seconds / 4)
+        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=begun + part)
+        during = latencies_ms(deployment, log, receivers=quiet, since=ended - part, until=ended)
+        figures = _judged("horizon", deployment, log, duplicates_max=0)
+    return [
+        *_compared(f"horizon: held for {seconds} s, its end against its begin", before, during),
+        Figure(
+            "horizon: changes per second while held, of 300",
+            commits / (ended - begun) / 300,
+            "of 300",
+            0.95,
+            "at least",
+        ),
+        *figures,
+    ]
+
+
+PROOFS: dict[str, Proof] = {
+    proof.__name__: proof for proof in (kills, freeze, hanging, bulk, tenants, returning, cold, contended, horizon)
+}
+
+
+# ---------------------------------------------------------------- what they share
+
+
+@contextmanager
+def _attached() -> Iterator[Deployment]:
+    """A stage whose table `items` is attached, rows belonging to the organisation that they name."""
+    with stage(schema=SCHEMA) as deployment:
+        deployment.attach(
+            Attachment(resource="ITEMS", table="items", organisation=None, organisation_column="organisation")
+        )
+        yield deployment
+
+
+def _receivers(
+    deployment: Deployment, count: int, *, uri: str | None = None, organisation: str = "default", **columns: object
+) -> set[int]:
+    receivers = {deployment.register(uri, organisation=organisation, **columns) for _ in range(count)}
+    for receiver in receivers:
+        deployment.subscribe(receiver)
+    return receivers
+
+
+def _serve(deployment: Deployment) -> ClarionProcess:
+    return deployment.serve("--role", "router", "--role", "delivery")
+
+
+def _wait_for_flow(deployment: Deployment) -> None:
+    """Until requests arrive and nothing older than a moment waits."""
+    count = deployment.receiver.count()
+    deployment.receiver.wait_until(lambda now: now >= count + 50, timeout_s=60)
+    deployment.wait_for_row(
+        "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox WHERE captured_at < clock_timestamp() - interval '1 s') "
+        "AND (SELECT count(*) FROM clarion.queue q JOIN clarion.receivers r ON r.id = q.receiver_id WHERE r.active) < 100"
+    )
+
+
+def _gap_s(deployment: Deployment, since: float, within_s: float = 30) -> float:
+    """The longest time without a request from shortly before `since` until requests flow again."""
+    deadline = time.time() + within_s
+    while time.time() < deadline:
+        arrived = [request.at for request in deployment.receiver.received() if request.at >= since - 0.5]
+        after = [at for at in arrived if at > since + 0.05]
+        # Flowing again: a good second's worth after the longest pause.
+        if len(after) >= 50 and time.time() - after[0] > 1:
+            return max(later - earlier for earlier, later in itertools.pairwise(arrived))
+        time.sleep(0.1)
+    return float("nan")
+
+
+def _finished(deployment: Deployment, *serving: ClarionProcess) -> list[Received]:
+    deployment.wait_until_settled(timeout_s=120)
+    for process in serving:
+        process.stop()
+    return deployment.receiver.received()
+
+
+def _judged(
+    name: str,
+    deployment: Deployment,
+    log: Sequence[Received],
+    *,
+    duplicates_max: int,
+    committed: dict[int, dict[str, int]] | None = None,
+) -> list[Figure]:
+    verdict = judge(committed or committed_by_receiver(deployment), receiver_of(deployment), deployment.secrets, log)
+    ((gaps,),) = deployment.rows(
+        """SELECT count(*) FROM (SELECT change_id - lag(change_id, 1, 0::bigint) OVER (PARTITION BY organisation_id ORDER BY change_id)
+                                 AS step FROM clarion.ledger) AS steps WHERE step <> 1"""
+    )
+    return [
+        Figure(f"{name}: changes times receivers", verdict.expected, ""),
+        Figure(f"{name}: lost", verdict.lost, "", 0, "exactly"),
+        Figure(f"{name}: sent though never committed", verdict.unexpected, "", 0, "exactly"),
+        Figure(f"{name}: out of order per object", verdict.inversions, "", 0, "exactly"),
+        Figure(f"{name}: gaps in the ledger's numbers", gaps, "", 0, "exactly"),
+        Figure(f"{name}: duplicates", verdict.duplicates, "", duplicates_max),
+        Figure(f"{name}: duplicates with other bytes", verdict.altered, "", 0, "exactly"),
+        Figure(f"{name}: requests whose signature fails", verdict.unverified, "", 0, "exactly"),
+    ]
+
+
+def _compared(name: str, before: Sequence[float], during: Sequence[float]) -> list[Figure]:
+    """p99 during a disturbance against the one before it, at most twice as long."""
+    return [
+        Figure(f"{name}: p99 before ({len(before):,})", percentile(before, 0.99), "ms"),
+        Figure(f"{name}: p99 during ({len(during):,})", percentile(during, 0.99), "ms"),
+        Figure(f"{name}: largest during", max(during, default=float("nan")), "ms"),
+        Figure(f"{name}: p99 during / before", percentile(during, 0.99) / percentile(before, 0.99), "times", 2),
+    ]
+
+
+def _contend(deployment: Deployment, seed: int, items: Sequence[int], until: float) -> None:
+    dice = random.Random(seed)
+    with psycopg.connect(deployment.database.url) as connection:
+        while time.monotonic() < until:
+            # In one order, as applications do that want no deadlocks.
+            for item in sorted(dice.sample(items, dice.randint(1, 3))):
+                connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (item,))
+                time.sleep(dice.uniform(0, 0.004))
+            if dice.random() < 0.2:
+                connection.rollback()
+            else:
+                connection.commit()
+
+
+def _plant(deployment: Deployment, rows: int) -> None:
+    """Due queue rows with their ledger rows, as a router would have left them, spread over all receivers."""
+    with deployment.connection.transaction():
+        deployment.connection.execute(
+            """INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at, captured_at, xid,
+                                           action, resource, object_id, link, salt, new)
+               SELECT base.position + n, o.id, base.position + n, n, now(), now(), now(), pg_current_xact_id(), 'c', 'ITEMS',
+                      n::text, sha256('planted'), '\\x00', '{"id":' || n || ',"version":1,"note":"a row of a usual length, more or less"}'
+               FROM generate_series(1, %s) n, (SELECT position FROM clarion.counters) AS base,
+                    (SELECT id FROM clarion.organisations WHERE name = 'default') AS o""",
+            (rows,),
+        )
+        deployment.connection.execute(
+            """INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position,
+                                          sequence, lane, shard)
+               SELECT base.queue_id + n, base.event_id + n, s.organisation_id, s.receiver_id, s.id, base.position + n,
+                      n, n, s.receiver_id %% 64
+               FROM clarion.counters AS base, generate_series(1, %s) n
+               JOIN (SELECT *, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS places
+                     FROM clarion.subscriptions WHERE action = 'CREATE') AS s ON n %% s.places = s.place""",
+            (rows,),
+        )
+        deployment.connection.execute(
+            "UPDATE clarion.counters SET position = position + %s, event_id = event_id + %s, queue_id = queue_id + %s",
+            (rows, rows, rows),
+        )
+    deployment.connection.execute("ANALYZE clarion.queue, clarion.ledger")
+
+
+def _tree(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    parents = parents_of_all()
+    tree = [pid]
+    for member in tree:
+        tree += [child for child, parent in parents.items() if parent == member]
+    return tree
+
+
+def _peak_mb(pid: int) -> float:
+    """Largest resident memory so far, in MB (10^6 bytes)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
