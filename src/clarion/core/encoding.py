@@ -64,4 +64,6 @@ def quote(text: str) -> bytes:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, as `2026-11-24T01:02:03.456789Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
