@@ -61,6 +61,10 @@ WITH fence AS (
 )
 SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker was taken over') END;
 
+-- name: look
+-- The configuration's version, and the last queue id whose row is committed: the router moves it with the rows.
+SELECT (SELECT version FROM clarion.configuration) AS version, (SELECT queue_id FROM clarion.counters) AS last_queue_id;
+
 -- name: configuration_version
 SELECT version FROM clarion.configuration;
 

@@ -26,10 +26,12 @@ class Receivers:
     endpoints: dict[int, Endpoint]
 
 
-async def load_version(connection: asyncpg.Connection) -> int:
-    """The configuration's version."""
-    with store_errors("read the configuration"):
-        return int(await connection.fetchval(SQL["configuration_version"]))
+async def look(connection: asyncpg.Connection) -> tuple[int, int]:
+    """The configuration's version, and the last queue id that is committed."""
+    with store_errors("look at the queue"):
+        record = await connection.fetchrow(SQL["look"])
+    assert record is not None
+    return record["version"], record["last_queue_id"]
 
 
 async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Receivers:

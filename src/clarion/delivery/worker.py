@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
@@ -22,7 +23,7 @@ from clarion.delivery.body import render
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
-from clarion.delivery.receivers import Receivers, load_receivers, load_version
+from clarion.delivery.receivers import Receivers, load_receivers, look
 from clarion.delivery.shard import BEAT_EVERY_S, LEASE_S, Ownership
 from clarion.delivery.step import (
     Disable,
@@ -44,7 +45,8 @@ from clarion.sender.send import Sender
 
 _log = logging.getLogger(__name__)
 
-LOAD_ROWS_MAX = 1000
+LOAD_ROWS_MAX = 500
+LOAD_RECEIVER_ROWS_MAX = 100
 LOADED_MAX = 50_000
 """Events in memory above which nothing more is loaded from the end of the queue."""
 SETTLE_ROWS_MAX = 500
@@ -80,7 +82,7 @@ class Worker:
         self._last_queue_id = 0
         self._pending: list[Settle] = []
         self._settling: list[Settle] = []
-        self._wanted: list[LoadReceiver] = []
+        self._wanted: deque[LoadReceiver] = deque()
         self._disabled: list[Disable] = []
         self._lease_until_ns = 0
         self._look = asyncio.Event()
@@ -101,7 +103,7 @@ class Worker:
         self._failed = loop.create_future()
         queue = Queue(session.reading, session.writing, self.worker_id)
         await self._beat(session.ownership)
-        await self._configure(session.reading, anew=True)
+        await self._configure(session.reading)
         # Once before the first request, so that planning the statement does not delay the first outcomes.
         await queue.settle([])
         await session.owning.add_listener("clarion_queue", lambda *_: self._look.set())
@@ -247,23 +249,25 @@ class Worker:
             await asyncio.sleep(BEAT_EVERY_S)
             await self._beat(ownership)
 
-    async def _configure(self, reading: asyncpg.Connection, *, anew: bool) -> None:
-        if not anew and self._receivers is not None and await load_version(reading) == self._receivers.version:
-            return
+    async def _configure(self, reading: asyncpg.Connection) -> None:
         self._receivers = await load_receivers(reading, self._sealer)
         self._apply(self._receivers.configured)
 
     async def _load_forever(self, queue: Queue, reading: asyncpg.Connection) -> None:
         while True:
             self._look.clear()
-            await self._configure(reading, anew=False)
+            version, last_queue_id = await look(reading)
+            if self._receivers is None or version != self._receivers.version:
+                await self._configure(reading)
             await self._carry_out_disabling(reading)
-            more = await self._load_tail(queue)
-            while self._wanted:
-                wanted = self._wanted.pop()
-                events = await queue.load_receiver(wanted)
-                self._apply(ReceiverLoaded(wanted.receiver_id, events, len(events) < wanted.limit))
-            if more:
+            more = await self._load_tail(queue, last_queue_id)
+            # One receiver's backlog at a time and in small pieces: new events of all others come in between.
+            if self._wanted:
+                wanted = self._wanted.popleft()
+                limit = min(wanted.limit, LOAD_RECEIVER_ROWS_MAX)
+                events = await queue.load_receiver(replace(wanted, limit=limit))
+                self._apply(ReceiverLoaded(wanted.receiver_id, events, len(events) < limit))
+            if more or self._wanted:
                 await asyncio.sleep(0)
                 continue
             try:
@@ -271,16 +275,19 @@ class Worker:
             except TimeoutError:
                 continue
 
-    async def _load_tail(self, queue: Queue) -> bool:
-        """Load what is new; whether there may be more."""
+    async def _load_tail(self, queue: Queue, last_queue_id: int) -> bool:
+        """Load what is new up to `last_queue_id` at least, the last that was committed; whether there may be more."""
         if self._engine.loaded_count >= LOADED_MAX:
             return False
         events = await queue.load_tail(self._last_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
-        if not events:
-            return False
-        self._last_queue_id = events[-1].queue_id
-        self._apply(Loaded(events))
-        return len(events) == LOAD_ROWS_MAX
+        more = len(events) == LOAD_ROWS_MAX
+        if events:
+            self._last_queue_id = events[-1].queue_id
+            self._apply(Loaded(events))
+        if not more:
+            # What was passed over belongs to receivers whose rows are read apart: not to be scanned at each look.
+            self._last_queue_id = max(self._last_queue_id, last_queue_id)
+        return more
 
     async def _carry_out_disabling(self, reading: asyncpg.Connection) -> None:
         while self._disabled:
