@@ -275,6 +275,17 @@ events = Table(
     _bytes("body_sha256", nullable=True),
 )
 
+commands = Table(
+    "commands",
+    metadata,
+    _key(),
+    _number("organisation_id"),
+    _small("shard"),
+    _text("kind"),
+    _number("event_id"),
+    _moment("created"),
+)
+
 attempts = Table(
     "attempts",
     metadata,

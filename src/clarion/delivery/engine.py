@@ -21,6 +21,9 @@ from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
 from clarion.delivery.retry import next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
 from clarion.delivery.step import (
+    Command,
+    Commanded,
+    CommandKind,
     Configured,
     Disable,
     Effect,
@@ -29,6 +32,7 @@ from clarion.delivery.step import (
     Input,
     Loaded,
     LoadReceiver,
+    Obeyed,
     ReceiverLoaded,
     ReceiverSettings,
     Send,
@@ -47,6 +51,7 @@ class _Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "ended_ahead",
         "events",
         "in_flight",
         "lanes",
@@ -68,6 +73,7 @@ class _Receiver:
         self.in_flight = 0
         self.queued = False
         self.loaded_upto = 0
+        self.ended_ahead: set[int] = set()
         self.overflowing = False
         self.loading = False
 
@@ -144,6 +150,9 @@ class Engine:
             case Unsendable(event, reason):
                 self._release(event)
                 self._settle(event, None, Ending(Status.FAILED, reason))
+            case Commanded(commands):
+                for command in commands:
+                    self._commanded(command)
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
             case Ticked():
@@ -192,6 +201,9 @@ class Engine:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
         event.first_failed_at = event.first_failed_at or now.wall
+        if event.cancelled_by:
+            self._settle(event, attempt, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+            return
         settings = receiver.settings
         if settings is None:
             self._settle(event, attempt, Ending(Status.CANCELLED, Reason.RECEIVER_DELETED))
@@ -218,13 +230,44 @@ class Engine:
         receiver = self._receiver(event.receiver_id)
         if settlement.ending is None:
             self._move(event, State.WAITING)
-            if not self._cancel_if_deleted(receiver, event):
+            if event.cancelled_by:
+                self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+            elif not self._cancel_if_deleted(receiver, event):
                 self._consider(receiver, event, now)
             return
         self._move(event, State.GONE)
-        del receiver.events[event.queue_id]
+        if event.cancelled_by != settlement.command_ids:
+            # Orders that came while its end was being stored.
+            self._effects.append(Obeyed(event.cancelled_by))
+        receiver.events.pop(event.queue_id, None)  # not there if it was ended before it was loaded
         self._leave_lane(receiver, event, now)
         self._refill(event.receiver_id, receiver)
+
+    def _commanded(self, command: Command) -> None:
+        match command.kind:
+            case CommandKind.CANCEL:
+                self._cancel(command)
+            case _:
+                assert_never(command.kind)
+
+    def _cancel(self, command: Command) -> None:
+        row = command.event
+        receiver = None if row is None else self._receiver(row.receiver_id)
+        if row is None or receiver is None or row.queue_id in receiver.ended_ahead:
+            self._effects.append(Obeyed((command.command_id,)))
+            return
+        event = receiver.events.get(row.queue_id)
+        if event is None:
+            if row.queue_id <= receiver.loaded_upto:  # its end was stored after the row was read
+                self._effects.append(Obeyed((command.command_id,)))
+                return
+            # Not loaded yet, and never to be.
+            receiver.ended_ahead = {queue_id for queue_id in receiver.ended_ahead if queue_id > receiver.loaded_upto}
+            receiver.ended_ahead.add(row.queue_id)
+            event = row
+        event.cancelled_by += (command.command_id,)
+        if event.state in (State.WAITING, State.READY):
+            self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
 
     # ------------------------------------------------------------ events and lanes
 
@@ -239,6 +282,9 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
+        if event.queue_id in receiver.ended_ahead:
+            receiver.ended_ahead.discard(event.queue_id)
+            return
         receiver.events[event.queue_id] = event
         if self._cancel_if_deleted(receiver, event):
             receiver.lanes.add(event.lane, event)
@@ -346,7 +392,8 @@ class Engine:
 
     def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
         self._move(event, State.SETTLING)
-        self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at))
+        command_ids = event.cancelled_by if ending else ()
+        self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = self._window - len(receiver.events)

@@ -353,8 +353,8 @@ CREATE TABLE clarion.commands (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     shard smallint NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('CANCEL', 'RETRY_NOW')),
-    request jsonb NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('CANCEL')),
+    event_id bigint NOT NULL,
     created timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE clarion.commands IS 'Orders to the owner of a shard; applied and deleted by the owner alone.';

@@ -1,0 +1,45 @@
+"""Mutations of events: orders to the worker that owns them, answered when they are carried out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import strawberry
+
+from clarion.api import described
+from clarion.api.context import Info
+from clarion.api.events import WebhookEvent, find_event
+from clarion.api.inputs import existing_key
+from clarion.records.orders import order_cancel
+from clarion.records.trail import SETTLED
+
+_LOOKS = 40
+_LOOK_EVERY_S = 0.05
+
+
+@strawberry.type
+class WebhookEventPayload:
+    webhook_event: WebhookEvent
+
+
+@strawberry.type
+class EventMutations:
+    @described.mutation(
+        "Cancel an event that is not settled. A request that is under way is not called back: if it succeeds, the event "
+        "is DELIVERED, otherwise it is CANCELLED. The answer waits for the outcome, but no more than two seconds."
+    )
+    async def cancel_webhook_event(self, info: Info, id: strawberry.ID) -> WebhookEventPayload | None:
+        context = info.context
+        context.require_write()
+        key = existing_key(id, "webhook event", "id")
+        async with context.changing() as connection:
+            await order_cancel(connection, context.principal, key)
+        event = await find_event(info, id)
+        for _ in range(_LOOKS):
+            if event.record.status in SETTLED:
+                break
+            # No connection is held meanwhile: whoever carries the order out may need a while.
+            await context.read_anew()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            event = await find_event(info, id)
+        return WebhookEventPayload(webhook_event=event)
