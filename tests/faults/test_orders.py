@@ -16,6 +16,7 @@ pytestmark = pytest.mark.data_path
 
 KEY = "a-bootstrap-key-of-more-than-32-characters"
 CANCEL = "mutation($id: ID!) { cancelWebhookEvent(id: $id) { webhookEvent { id status reason } } }"
+RETRY = "mutation($id: ID!) { retryWebhookEvent(id: $id) { webhookEvent { id status attempts { round number statusCode } } } }"
 CANCELLED = {"status": "CANCELLED", "reason": "CANCELLED_BY_REQUEST"}
 
 
@@ -100,3 +101,72 @@ def test_an_order_outlives_the_worker_that_is_killed_before_it_is_carried_out(de
         (event_id, "CANCELLED", "CANCELLED_BY_REQUEST")
     ]
     deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.commands)")
+
+
+def test_a_failed_event_is_sent_again_with_the_same_id_and_bytes_outside_its_lane(deployment: Deployment) -> None:
+    deployment.attach()
+    receiver = deployment.register(deployment.receiver.uri("/switch"), retry_schedule=[0])
+    deployment.subscribe(receiver)
+    deployment.receiver.switch(500)
+    _, api = _serve(deployment)
+    deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
+    deployment.receiver.wait_for(1)
+    deployment.wait_until_settled()
+    ((event_id, digest),) = deployment.rows("SELECT event_id, body_sha256 FROM clarion.events WHERE status = 'FAILED'")
+    # The object's next event waits for its own second attempt: a retry that stood in the lane would wait behind it.
+    deployment.connection.execute("UPDATE clarion.receivers SET retry_schedule = '{0,3600}'")
+    deployment.connection.execute("UPDATE items SET version = version + 1")
+    deployment.receiver.wait_for(2)
+    deployment.wait_for_row("SELECT FROM clarion.queue WHERE attempts_count = 1")
+    assert api.of("somebody else", Role.INTEGRATOR)(RETRY, id=str(event_id)).refusal == ("NOT_FOUND", "id")
+    deployment.receiver.switch(200)
+    assert api(RETRY, id=str(event_id)).data["retryWebhookEvent"]["webhookEvent"]["id"] == str(event_id)
+    first, _, again = deployment.receiver.wait_for(3)
+    assert (again.message_id, again.body) == (first.message_id, first.body)
+    assert again.headers["clarion-retry"] == "1"
+    assert "clarion-retry" not in first.headers
+    deployment.wait_for_row("SELECT FROM clarion.events WHERE event_id = %s AND round = 1", event_id)
+    assert deployment.rows(
+        "SELECT round, status, body_sha256 FROM clarion.events WHERE event_id = %s ORDER BY round", event_id
+    ) == [(0, "FAILED", digest), (1, "DELIVERED", digest)]
+    shown = api(
+        "query($id: ID!) { webhookEvent(id: $id) { status attempts { round number statusCode } } }", id=str(event_id)
+    ).data["webhookEvent"]
+    assert shown == {
+        "status": "DELIVERED",
+        "attempts": [
+            {"round": 0, "number": 1, "statusCode": 500},
+            {"round": 1, "number": 1, "statusCode": 200},
+        ],
+    }
+
+
+def test_two_requests_for_one_retry_make_one_round(deployment: Deployment) -> None:
+    deployment.attach()
+    deployment.subscribe(deployment.register())
+    serve, api = _serve(deployment)
+    deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
+    deployment.receiver.wait_for(1)
+    deployment.wait_until_settled()
+    serve.stop()
+    # Both are there before the router looks, so that they fall into one statement; a third comes when it is too late.
+    request = (
+        "INSERT INTO clarion.intake (organisation_id, kind, request) SELECT organisation_id, 'RETRY', "
+        "jsonb_build_object('event_id', event_id, 'round', 0) FROM clarion.events WHERE round = 0"
+    )
+    for _ in range(2):
+        deployment.connection.execute(request)
+    _, api = _serve(deployment)
+    deployment.receiver.wait_for(2)
+    deployment.wait_for_row("SELECT FROM clarion.events WHERE round = 1")
+    deployment.connection.execute(request)
+    deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
+    deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.intake)")
+    deployment.receiver.wait_for(3)
+    deployment.wait_until_settled()
+    assert deployment.rows("SELECT event_id, round FROM clarion.events ORDER BY 1, 2") == [(1, 0), (1, 1), (2, 0)]
+    subscription = "(SELECT subscription_id FROM clarion.events WHERE event_id = 1 LIMIT 1)"
+    deployment.connection.execute(
+        f"UPDATE clarion.subscriptions SET deleted = now() WHERE id = {subscription}".encode()
+    )
+    assert api(RETRY, id="1").refusal == ("CONFLICT", "id")

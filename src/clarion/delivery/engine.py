@@ -339,13 +339,15 @@ class Engine:
             self._consider(receiver, following, now)
 
     def _expires_at(self, event: Event) -> datetime | None:
+        if event.round > 0:  # somebody asked for it, however old it is
+            return None
         seconds = self._subscriptions.get(event.subscription_id)
         return None if seconds is None else event.change.recorded_at + timedelta(seconds=seconds)
 
     def _block_ends(self, receiver: _Receiver, event: Event) -> datetime | None:
         """When a failing head stops blocking its lane; None: never."""
         settings = receiver.settings
-        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None:
+        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None or event.round > 0:
             return None
         return event.first_failed_at + timedelta(seconds=settings.lane_block_max_s)
 

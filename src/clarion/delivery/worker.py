@@ -209,7 +209,7 @@ class Worker:
             f"{self._message_id_prefix}{event.event_id}",
             int(self._clock.wall().timestamp()),
             body,
-            _OVERTAKEN if event.overtaken else (),
+            _own_headers(event),
             partial(self._answered, event),
         )
 
@@ -334,6 +334,13 @@ class Worker:
             self._apply(Settled(settled))
             if not self._pending:
                 self._idle.set()
+
+
+def _own_headers(event: Event) -> tuple[tuple[str, str], ...]:
+    """What the receiver is told about a request that does not come in its object's order."""
+    if event.round > 0:
+        return (("clarion-retry", str(event.round)),)
+    return _OVERTAKEN if event.overtaken else ()
 
 
 async def _until(event: asyncio.Event) -> None:
