@@ -159,8 +159,11 @@ class World:
         self.tell(Finished(event, result))
 
     def cancel(self, event: Event, command_id: int = 1) -> None:
+        self.order(CommandKind.CANCEL, event, command_id)
+
+    def order(self, kind: CommandKind, event: Event, command_id: int = 1) -> None:
         row = replace(event, state=State.WAITING) if event in self.table else None
-        self.tell(Commanded([Command(command_id, CommandKind.CANCEL, row)]))
+        self.tell(Commanded([Command(command_id, kind, row)]))
 
     def wait(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
@@ -545,3 +548,52 @@ def test_a_repeated_order_is_done_without_a_second_end() -> None:
     w.tell(Commanded([Command(1, CommandKind.CANCEL, row), Command(2, CommandKind.CANCEL, None)]))
     assert w.settling == []
     assert w.obeyed == [1, 2]
+
+
+def test_a_waiting_head_is_tried_at_once_by_request_and_the_order_ends_with_its_outcome() -> None:
+    w = world(retry_schedule_s=(0, 3600, 3600))
+    head, behind = w.add(), w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    assert w.in_flight == []
+    w.order(CommandKind.RETRY_NOW, head)
+    assert w.in_flight == [head]
+    w.answer(head, FAILED)
+    assert [s.command_ids for s in w.settling] == [(1,)]
+    w.settle()
+    assert w.in_flight == [], "one attempt for one order"
+    w.order(CommandKind.RETRY_NOW, head, 2)
+    w.answer(head)
+    w.settle()
+    assert w.in_flight == [behind]
+
+
+def test_an_order_to_try_at_once_counts_though_the_failure_is_still_being_stored() -> None:
+    w = world(retry_schedule_s=(0, 3600))
+    event = w.add()
+    w.load()
+    w.answer(event, FAILED)
+    w.order(CommandKind.RETRY_NOW, event)
+    w.settle()
+    assert w.in_flight == [event]
+    w.answer(event)
+    w.settle()
+    assert w.ended[event.queue_id].command_ids == (1,)
+
+
+def test_an_event_that_is_not_loaded_is_tried_at_once_when_it_is() -> None:
+    w = world(window=2, concurrency=2)
+    first, second, third = (w.add(lane=lane) for lane in range(3))
+    third.due_at = EPOCH + timedelta(hours=1)
+    w.load()
+    w.order(CommandKind.RETRY_NOW, third, 9)
+    assert w.obeyed == []
+    for event in (first, second):
+        w.answer(event)
+    w.settle()
+    w.load()
+    assert w.in_flight == [third]
+    w.answer(third)
+    w.settle()
+    assert w.ended[third.queue_id].command_ids == (9,)

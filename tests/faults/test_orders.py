@@ -170,3 +170,19 @@ def test_two_requests_for_one_retry_make_one_round(deployment: Deployment) -> No
         f"UPDATE clarion.subscriptions SET deleted = now() WHERE id = {subscription}".encode()
     )
     assert api(RETRY, id="1").refusal == ("CONFLICT", "id")
+
+
+def test_an_event_that_waits_for_its_next_attempt_is_tried_at_once(deployment: Deployment) -> None:
+    deployment.attach()
+    deployment.subscribe(deployment.register(deployment.receiver.uri("/switch"), retry_schedule=[0, 86400]))
+    deployment.receiver.switch(500)
+    _, api = _serve(deployment)
+    deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
+    deployment.wait_for_row("SELECT FROM clarion.queue WHERE attempts_count = 1")
+    deployment.receiver.switch(200)
+    assert api(RETRY, id="1").data["retryWebhookEvent"]["webhookEvent"]["id"] == "1"
+    deployment.wait_until_settled()
+    first, again = deployment.receiver.received()
+    assert (again.message_id, again.body) == (first.message_id, first.body)
+    assert "clarion-retry" not in again.headers, "the same round"
+    deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.commands)")

@@ -40,7 +40,8 @@ class EventMutations:
         )
 
     @described.mutation(
-        "Send a settled event once more, with the same id and the same bytes. It does not wait for its object's order: the "
+        "Try an open event that waits for its next attempt at once, or send a settled one once more, with the same id and "
+        "the same bytes. A settled one does not wait for its object's order: the "
         "request carries the header clarion-retry with the number of its round. The answer waits until the event is open "
         "again, but no more than two seconds."
     )

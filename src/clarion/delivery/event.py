@@ -59,7 +59,7 @@ class Reason(StrEnum):
 class Event:
     """One open event with its change. What has a default changes as it is tried.
 
-    `cancelled_by` has the ids of the commands that want it cancelled.
+    `cancelled_by` has the ids of the commands that want it cancelled, `hurried_by` of those that want it tried at once.
     """
 
     queue_id: int
@@ -78,4 +78,5 @@ class Event:
     body_sha256: bytes | None = None
     overtaken: bool = False
     cancelled_by: tuple[int, ...] = ()
+    hurried_by: tuple[int, ...] = ()
     state: State = State.WAITING

@@ -71,6 +71,7 @@ class CommandKind(StrEnum):
     """What may be ordered about an open event."""
 
     CANCEL = "CANCEL"
+    RETRY_NOW = "RETRY_NOW"
 
 
 @dataclass(frozen=True, slots=True)

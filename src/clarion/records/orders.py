@@ -25,30 +25,20 @@ async def order_cancel(connection: AsyncConnection, principal: Principal, event_
     event = await _found(connection, principal, event_id)
     if event.status in SETTLED:
         raise RequestRefused(Code.CONFLICT, f"the webhook event is settled already: {event.status}", "id")
-    await connection.execute(
-        insert(tables.commands)
-        .inline()
-        .values(
-            organisation_id=principal.organisation_id,
-            shard=shard_of(event.receiver_id),
-            kind="CANCEL",
-            event_id=event_id,
-        )
-    )
-    await connection.execute(select(func.pg_notify("clarion_commands", "")))
+    await _command(connection, principal, event, "CANCEL")
     await history.record(connection, principal, [history.Entry("CANCEL", OBJECT_TYPE, str(event_id))])
 
 
 async def order_retry(connection: AsyncConnection, principal: Principal, event_id: int) -> int:
-    """Order that a settled event be sent once more; its next round. Of two orders at once one has an effect.
+    """Order that a settled event be sent once more, or that an open one be tried at once; the round that it is sent in.
 
-    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `id` for an event that is open, or whose receiver or
-    subscription was deleted.
+    Of two orders at once one has an effect. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `id` for an
+    open event that does not wait for its next attempt, or whose receiver or subscription was deleted.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
     event = await _found(connection, principal, event_id)
-    if event.status not in SETTLED:
-        raise RequestRefused(Code.CONFLICT, "the webhook event is open and will be sent anyway", "id")
+    if event.status not in SETTLED and event.due_at is None:
+        raise RequestRefused(Code.CONFLICT, "the webhook event is open and does not wait for a further attempt", "id")
     for table, key, what in (
         (tables.receivers, event.receiver_id, "receiver"),
         (tables.subscriptions, event.subscription_id, "subscription"),
@@ -60,6 +50,10 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
         )
         if live is None:
             raise RequestRefused(Code.CONFLICT, f"the webhook event's {what} was deleted", "id")
+    if event.status not in SETTLED:
+        await _command(connection, principal, event, "RETRY_NOW")
+        await history.record(connection, principal, [history.Entry("RETRY_NOW", OBJECT_TYPE, str(event_id))])
+        return event.round
     await connection.execute(
         insert(tables.intake)
         .inline()
@@ -79,3 +73,14 @@ async def _found(connection: AsyncConnection, principal: Principal, event_id: in
     if event is None:
         raise not_found("webhook event", "id")
     return event
+
+
+async def _command(connection: AsyncConnection, principal: Principal, event: Event, kind: str) -> None:
+    await connection.execute(
+        insert(tables.commands)
+        .inline()
+        .values(
+            organisation_id=principal.organisation_id, shard=shard_of(event.receiver_id), kind=kind, event_id=event.id
+        )
+    )
+    await connection.execute(select(func.pg_notify("clarion_commands", "")))

@@ -353,7 +353,7 @@ CREATE TABLE clarion.commands (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     shard smallint NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('CANCEL')),
+    kind text NOT NULL CHECK (kind IN ('CANCEL', 'RETRY_NOW')),
     event_id bigint NOT NULL,
     created timestamptz NOT NULL DEFAULT now()
 );
