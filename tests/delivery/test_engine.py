@@ -13,6 +13,9 @@ from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, State, Status
 from clarion.delivery.step import (
+    Command,
+    Commanded,
+    CommandKind,
     Configured,
     Disable,
     Effect,
@@ -20,6 +23,7 @@ from clarion.delivery.step import (
     Input,
     Loaded,
     LoadReceiver,
+    Obeyed,
     ReceiverLoaded,
     ReceiverSettings,
     Send,
@@ -72,6 +76,7 @@ class World:
     settling: list[Settle] = field(default_factory=list)
     wanted: list[LoadReceiver] = field(default_factory=list)
     disabled: list[Disable] = field(default_factory=list)
+    obeyed: list[int] = field(default_factory=list)
     sent: list[Event] = field(default_factory=list)
     ended: dict[int, Settle] = field(default_factory=dict)
     tail: int = 0
@@ -95,6 +100,8 @@ class World:
                     self.wanted.append(effect)
                 case Disable():
                     self.disabled.append(effect)
+                case Obeyed(command_ids):
+                    self.obeyed.extend(command_ids)
         for receiver_id, settings in self.receivers.items():
             under_way = sum(event.receiver_id == receiver_id for event in self.in_flight)
             assert under_way <= settings.concurrency
@@ -144,12 +151,19 @@ class World:
             if settlement.ending is not None:
                 assert settlement.event.queue_id not in self.ended, "ended twice"
                 self.ended[settlement.event.queue_id] = settlement
-                self.table.remove(settlement.event)
+                self.table = [e for e in self.table if e.queue_id != settlement.event.queue_id]
         self.tell(Settled(settled))
 
     def answer(self, event: Event, result: Attempt = OK) -> None:
         self.in_flight.remove(event)
         self.tell(Finished(event, result))
+
+    def cancel(self, event: Event, command_id: int = 1) -> None:
+        self.order(CommandKind.CANCEL, event, command_id)
+
+    def order(self, kind: CommandKind, event: Event, command_id: int = 1) -> None:
+        row = replace(event, state=State.WAITING) if event in self.table else None
+        self.tell(Commanded([Command(command_id, kind, row)]))
 
     def wait(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
@@ -435,3 +449,151 @@ def test_whatever_happens_every_event_ends_once_and_lanes_keep_their_order(seed:
         if receivers[settlement.event.receiver_id].ordered_per_object:
             orders[(settlement.event.receiver_id, settlement.event.lane)].append(queue_id)
     assert all(ids == sorted(ids) for ids in orders.values())
+
+
+# ---------------------------------------------------------------- cancelled by request
+
+CANCELLED = (Status.CANCELLED, Reason.CANCELLED_BY_REQUEST)
+
+
+def test_an_event_behind_its_head_is_cancelled_and_the_lane_goes_on_without_it() -> None:
+    w = world()
+    head, cancelled, last = w.add(), w.add(), w.add()
+    w.load()
+    w.cancel(cancelled)
+    w.settle()
+    assert w.status(cancelled) == CANCELLED
+    assert w.ended[cancelled.queue_id].command_ids == (1,)
+    w.answer(head)
+    w.settle()
+    assert w.in_flight == [last]
+
+
+def test_an_event_under_way_is_cancelled_if_it_fails_and_delivered_if_it_succeeds() -> None:
+    w = world(retry_schedule_s=(0, 60))
+    failing, succeeding = w.add(lane=1), w.add(lane=2)
+    w.load()
+    w.cancel(failing, 1)
+    w.cancel(succeeding, 2)
+    assert w.settling == []
+    w.answer(failing, FAILED)
+    w.answer(succeeding)
+    w.settle()
+    assert w.status(failing) == CANCELLED
+    assert w.ended[failing.queue_id].attempt == FAILED
+    assert w.status(succeeding) == (Status.DELIVERED, Reason.SUCCEEDED)
+    assert [w.ended[e.queue_id].command_ids for e in (failing, succeeding)] == [(1,), (2,)]
+
+
+def test_an_event_whose_failure_is_being_stored_is_cancelled_after_it() -> None:
+    w = world(retry_schedule_s=(0, 60))
+    event = w.add()
+    w.load()
+    w.answer(event, FAILED)
+    w.cancel(event)
+    assert [s.command_ids for s in w.settling] == [()], "the failure does not carry the order out"
+    w.settle()
+    w.settle()
+    assert w.status(event) == CANCELLED
+
+
+def test_an_order_that_comes_while_the_end_is_being_stored_has_nothing_left_to_do() -> None:
+    w = world()
+    event = w.add()
+    w.load()
+    w.answer(event)
+    w.cancel(event)
+    w.settle()
+    assert w.status(event) == (Status.DELIVERED, Reason.SUCCEEDED)
+    assert w.obeyed == [1]
+
+
+def test_an_event_that_is_not_loaded_is_cancelled_and_never_sent() -> None:
+    w = world(window=2, concurrency=1)
+    events = [w.add(lane=lane) for lane in range(6)]
+    w.load()
+    assert w.engine.loaded_count == 2
+    stale = list(w.table)
+    w.cancel(events[4], 7)
+    w.settle()
+    assert w.status(events[4]) == CANCELLED
+    # The rows were read before the end was stored, and come in after it.
+    for _ in range(6):
+        while w.wanted:
+            want = w.wanted.pop()
+            rows = [e for e in stale if e.queue_id > want.after_queue_id]
+            w.tell(ReceiverLoaded(want.receiver_id, rows[: want.limit], len(rows) < want.limit))
+        for event in list(w.in_flight):
+            w.answer(event)
+        w.settle()
+    assert w.sent == [e for e in events if e is not events[4]]
+
+
+def test_events_of_an_inactive_receiver_are_cancelled() -> None:
+    w = world(active=False)
+    event = w.add()
+    w.load()
+    w.cancel(event)
+    w.settle()
+    assert w.status(event) == CANCELLED
+
+
+def test_a_repeated_order_is_done_without_a_second_end() -> None:
+    w = world()
+    event = w.add()
+    w.load()
+    row = replace(event, state=State.WAITING)
+    w.answer(event)
+    w.settle()
+    w.tell(Commanded([Command(1, CommandKind.CANCEL, row), Command(2, CommandKind.CANCEL, None)]))
+    assert w.settling == []
+    assert w.obeyed == [1, 2]
+
+
+def test_a_waiting_head_is_tried_at_once_by_request_and_the_order_ends_with_its_outcome() -> None:
+    w = world(retry_schedule_s=(0, 3600, 3600))
+    head, behind = w.add(), w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    assert w.in_flight == []
+    w.order(CommandKind.RETRY_NOW, head)
+    assert w.in_flight == [head]
+    w.answer(head, FAILED)
+    assert [s.command_ids for s in w.settling] == [(1,)]
+    w.settle()
+    assert w.in_flight == [], "one attempt for one order"
+    w.order(CommandKind.RETRY_NOW, head, 2)
+    w.answer(head)
+    w.settle()
+    assert w.in_flight == [behind]
+
+
+def test_an_order_to_try_at_once_counts_though_the_failure_is_still_being_stored() -> None:
+    w = world(retry_schedule_s=(0, 3600))
+    event = w.add()
+    w.load()
+    w.answer(event, FAILED)
+    w.order(CommandKind.RETRY_NOW, event)
+    w.settle()
+    assert w.in_flight == [event]
+    w.answer(event)
+    w.settle()
+    assert w.ended[event.queue_id].command_ids == (1,)
+
+
+def test_an_event_that_is_not_loaded_is_tried_at_once_when_it_is() -> None:
+    w = world(window=2, concurrency=2)
+    first, second, third = (w.add(lane=lane) for lane in range(3))
+    third.due_at = EPOCH + timedelta(hours=1)
+    w.load()
+    w.order(CommandKind.RETRY_NOW, third, 9)
+    assert w.obeyed == []
+    for event in (first, second):
+        w.answer(event)
+    w.settle()
+    w.load()
+    assert w.in_flight == [third]
+    w.answer(third)
+    w.settle()
+    assert w.ended[third.queue_id].command_ids == (9,)

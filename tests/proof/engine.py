@@ -98,7 +98,9 @@ def hanging(brief: bool) -> list[Figure]:
             time.sleep(seconds)
             ended = time.time()
         deployment.wait_for_row(
-            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))", sorted(quiet)
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) "
+            "AND NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))",
+            sorted(quiet),
         )
         serving.stop()
         log = deployment.receiver.received()

@@ -52,6 +52,11 @@ class Context:
             yield connection
         self._forget()
 
+    async def read_anew(self) -> None:
+        """Give the connection back; what is read after it is read anew."""
+        await self.session.finish()
+        self._forget()
+
     def _forget(self) -> None:
         self.loaders = Loaders(self.session, self.principal, self.services.sealer)
 

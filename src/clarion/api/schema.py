@@ -13,6 +13,7 @@ from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
 from clarion.api.context import Context
+from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations
 from clarion.api.limits import TOKENS_MAX, DocumentLimits
@@ -27,7 +28,7 @@ from clarion.registry.resources import Resource
 DOCUMENTS_CACHED = 1_000
 
 Query = merge_types("Query", (ReceiverQueries, SubscriptionQueries, EventQueries, ResourceQueries, NodeQueries))
-Mutation = merge_types("Mutation", (ReceiverMutations, SubscriptionMutations, HeaderMutations))
+Mutation = merge_types("Mutation", (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations))
 
 
 class OneOperation(SchemaExtension):

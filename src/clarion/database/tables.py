@@ -275,6 +275,27 @@ events = Table(
     _bytes("body_sha256", nullable=True),
 )
 
+intake = Table(
+    "intake",
+    metadata,
+    _key(),
+    _number("organisation_id"),
+    _text("kind"),
+    Column("request", JSONB, nullable=False),
+    _moment("created"),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    _key(),
+    _number("organisation_id"),
+    _small("shard"),
+    _text("kind"),
+    _number("event_id"),
+    _moment("created"),
+)
+
 attempts = Table(
     "attempts",
     metadata,

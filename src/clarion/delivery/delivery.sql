@@ -21,8 +21,22 @@ FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
 WHERE q.receiver_id = $1 AND q.queue_id > $2
 ORDER BY q.queue_id LIMIT $3;
 
+-- name: load_commands
+-- Orders to the owner of these shards with the rows of their events, null where an event is not open any more.
+-- In: shards, ids of the orders already taken. Index: queue_of_event.
+SELECT c.id AS command_id, c.kind, q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id,
+       q.sequence, q.lane, q.due_at, q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+FROM clarion.commands c
+LEFT JOIN clarion.queue q ON q.event_id = c.event_id AND q.organisation_id = c.organisation_id
+LEFT JOIN clarion.ledger l ON l.position = q.position
+WHERE c.shard = ANY ($1::smallint[]) AND c.id <> ALL ($2::bigint[])
+ORDER BY c.id LIMIT $3;
+
 -- name: settle
--- Attempts stored, ended events moved to history, failed ones given their next time; whole or not at all.
+-- Attempts stored, ended events moved to history, failed ones given their next time, orders that are carried out
+-- deleted; whole or not at all.
 -- The worker's own row is the fence: a take-over ends that row before it touches anything else.
 -- Safe to repeat after an answer was lost: rows already settled are left as they are.
 -- The keys stand there twice so that the rows are found by the index whatever the planner believes the table to hold.
@@ -58,6 +72,8 @@ WITH fence AS (
          AS n (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
                response_headers, response_body, error, source_address, peer_address)
     ON CONFLICT DO NOTHING
+), obeyed AS (
+    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($26::bigint[])
 )
 SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker was taken over') END;
 

@@ -21,6 +21,9 @@ from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
 from clarion.delivery.retry import next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
 from clarion.delivery.step import (
+    Command,
+    Commanded,
+    CommandKind,
     Configured,
     Disable,
     Effect,
@@ -29,6 +32,7 @@ from clarion.delivery.step import (
     Input,
     Loaded,
     LoadReceiver,
+    Obeyed,
     ReceiverLoaded,
     ReceiverSettings,
     Send,
@@ -47,7 +51,9 @@ class _Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "ended_ahead",
         "events",
+        "hurried_ahead",
         "in_flight",
         "lanes",
         "limit",
@@ -68,6 +74,8 @@ class _Receiver:
         self.in_flight = 0
         self.queued = False
         self.loaded_upto = 0
+        self.ended_ahead: set[int] = set()
+        self.hurried_ahead: dict[int, list[int]] = {}
         self.overflowing = False
         self.loading = False
 
@@ -144,6 +152,9 @@ class Engine:
             case Unsendable(event, reason):
                 self._release(event)
                 self._settle(event, None, Ending(Status.FAILED, reason))
+            case Commanded(commands):
+                for command in commands:
+                    self._commanded(command, now)
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
             case Ticked():
@@ -192,6 +203,9 @@ class Engine:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
         event.first_failed_at = event.first_failed_at or now.wall
+        if event.cancelled_by:
+            self._settle(event, attempt, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+            return
         settings = receiver.settings
         if settings is None:
             self._settle(event, attempt, Ending(Status.CANCELLED, Reason.RECEIVER_DELETED))
@@ -216,15 +230,76 @@ class Engine:
     def _settled(self, settlement: Settle, now: Now) -> None:
         event = settlement.event
         receiver = self._receiver(event.receiver_id)
+        event.cancelled_by = tuple(one for one in event.cancelled_by if one not in settlement.command_ids)
+        event.hurried_by = tuple(one for one in event.hurried_by if one not in settlement.command_ids)
         if settlement.ending is None:
             self._move(event, State.WAITING)
-            if not self._cancel_if_deleted(receiver, event):
+            if event.cancelled_by:
+                self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+            elif not self._cancel_if_deleted(receiver, event):
+                self._hurry(receiver, event, now)
                 self._consider(receiver, event, now)
             return
         self._move(event, State.GONE)
-        del receiver.events[event.queue_id]
+        if event.hurried_by or event.cancelled_by:
+            # Orders that came while its end was being stored.
+            self._effects.append(Obeyed(event.hurried_by + event.cancelled_by))
+        receiver.events.pop(event.queue_id, None)  # not there if it was ended before it was loaded
         self._leave_lane(receiver, event, now)
         self._refill(event.receiver_id, receiver)
+
+    def _commanded(self, command: Command, now: Now) -> None:
+        match command.kind:
+            case CommandKind.CANCEL:
+                self._cancel(command)
+            case CommandKind.RETRY_NOW:
+                self._retry_now(command, now)
+            case _:
+                assert_never(command.kind)
+
+    def _cancel(self, command: Command) -> None:
+        row = command.event
+        receiver = None if row is None else self._receiver(row.receiver_id)
+        if row is None or receiver is None or row.queue_id in receiver.ended_ahead:
+            self._effects.append(Obeyed((command.command_id,)))
+            return
+        event = receiver.events.get(row.queue_id)
+        if event is None:
+            if row.queue_id <= receiver.loaded_upto:  # its end was stored after the row was read
+                self._effects.append(Obeyed((command.command_id,)))
+                return
+            # Not loaded yet, and never to be.
+            receiver.ended_ahead = {queue_id for queue_id in receiver.ended_ahead if queue_id > receiver.loaded_upto}
+            receiver.ended_ahead.add(row.queue_id)
+            event = row
+            event.hurried_by = tuple(receiver.hurried_ahead.pop(row.queue_id, ()))
+        event.cancelled_by += (command.command_id,)
+        if event.state in (State.WAITING, State.READY):
+            self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+
+    def _retry_now(self, command: Command, now: Now) -> None:
+        row = command.event
+        receiver = None if row is None else self._receiver(row.receiver_id)
+        event = None if row is None or receiver is None else receiver.events.get(row.queue_id)
+        if row is None or receiver is None:
+            self._effects.append(Obeyed((command.command_id,)))
+            return
+        if event is None and (row.queue_id <= receiver.loaded_upto or row.queue_id in receiver.ended_ahead):
+            self._effects.append(Obeyed((command.command_id,)))
+            return
+        if event is None:
+            # Not loaded yet: the order stands in its table until then.
+            receiver.hurried_ahead.setdefault(row.queue_id, []).append(command.command_id)
+            return
+        event.hurried_by += (command.command_id,)
+        self._hurry(receiver, event, now)
+
+    def _hurry(self, receiver: _Receiver, event: Event, now: Now) -> None:
+        """Make a waiting event due that somebody wants tried at once; one that is under way is being tried."""
+        if event.hurried_by and event.state is State.WAITING and event.due_at is not None:
+            event.due_at = min(event.due_at, now.wall)
+            if event.overtaken or receiver.lanes.is_head(event.lane, event):
+                self._consider(receiver, event, now)
 
     # ------------------------------------------------------------ events and lanes
 
@@ -239,7 +314,13 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
+        if event.queue_id in receiver.ended_ahead:
+            receiver.ended_ahead.discard(event.queue_id)
+            return
         receiver.events[event.queue_id] = event
+        if hurried_by := receiver.hurried_ahead.pop(event.queue_id, None):
+            event.hurried_by = tuple(hurried_by)
+            event.due_at = None
         if self._cancel_if_deleted(receiver, event):
             receiver.lanes.add(event.lane, event)
             return
@@ -293,13 +374,15 @@ class Engine:
             self._consider(receiver, following, now)
 
     def _expires_at(self, event: Event) -> datetime | None:
+        if event.round > 0:  # somebody asked for it, however old it is
+            return None
         seconds = self._subscriptions.get(event.subscription_id)
         return None if seconds is None else event.change.recorded_at + timedelta(seconds=seconds)
 
     def _block_ends(self, receiver: _Receiver, event: Event) -> datetime | None:
         """When a failing head stops blocking its lane; None: never."""
         settings = receiver.settings
-        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None:
+        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None or event.round > 0:
             return None
         return event.first_failed_at + timedelta(seconds=settings.lane_block_max_s)
 
@@ -346,7 +429,8 @@ class Engine:
 
     def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
         self._move(event, State.SETTLING)
-        self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at))
+        command_ids = event.hurried_by + (event.cancelled_by if ending else ())
+        self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = self._window - len(receiver.events)

@@ -52,11 +52,15 @@ class Reason(StrEnum):
     EXPIRED = "EXPIRED"
     RECEIVER_DELETED = "RECEIVER_DELETED"
     SUBSCRIPTION_DELETED = "SUBSCRIPTION_DELETED"
+    CANCELLED_BY_REQUEST = "CANCELLED_BY_REQUEST"
 
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """One open event with its change. What has a default changes as it is tried."""
+    """One open event with its change. What has a default changes as it is tried.
+
+    `cancelled_by` has the ids of the commands that want it cancelled, `hurried_by` of those that want it tried at once.
+    """
 
     queue_id: int
     event_id: int
@@ -73,4 +77,6 @@ class Event:
     first_failed_at: datetime | None = None
     body_sha256: bytes | None = None
     overtaken: bool = False
+    cancelled_by: tuple[int, ...] = ()
+    hurried_by: tuple[int, ...] = ()
     state: State = State.WAITING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -12,7 +12,7 @@ from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
-from clarion.delivery.step import LoadReceiver, Settle
+from clarion.delivery.step import Command, CommandKind, LoadReceiver, Settle
 from clarion.ledger.change import Change
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
@@ -44,8 +44,24 @@ class Queue:
             )
         return [_event(record) for record in records]
 
-    async def settle(self, settlements: Sequence[Settle]) -> None:
-        """Store all of them, or none. Raises Fenced if another worker took over."""
+    async def load_commands(self, taken: Collection[int], limit: int) -> list[Command]:
+        """Orders about events of these shards that are not among `taken`, by ascending id."""
+        with store_errors("load commands"):
+            records = await self._reading.fetch(SQL["load_commands"], _SHARDS, list(taken), limit)
+        return [
+            Command(
+                record["command_id"],
+                CommandKind(record["kind"]),
+                None if record["queue_id"] is None else _event(record),
+            )
+            for record in records
+        ]
+
+    async def settle(self, settlements: Sequence[Settle], obeyed: Sequence[int] = ()) -> None:
+        """Store all of them and delete the orders that they carry out and those `obeyed`, or none of it.
+
+        Raises Fenced if another worker took over.
+        """
         ended = [s for s in settlements if s.ending is not None]
         postponed = [s.event for s in settlements if s.ending is None]
         attempted = [(s.event, s.attempt) for s in settlements if s.attempt is not None]
@@ -77,6 +93,7 @@ class Queue:
                 [_text(a.error) for _, a in attempted],
                 [a.source_address for _, a in attempted],
                 [a.peer_address for _, a in attempted],
+                [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)],
             )
 
 

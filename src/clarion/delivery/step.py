@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from clarion.delivery.event import Event, Reason, Status
 from clarion.sender.outcome import Attempt
@@ -66,6 +67,29 @@ class Unsendable:
     reason: Reason
 
 
+class CommandKind(StrEnum):
+    """What may be ordered about an open event."""
+
+    CANCEL = "CANCEL"
+    RETRY_NOW = "RETRY_NOW"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An order about an event; `event` is its row as read with the order, None if it is not open any more."""
+
+    command_id: int
+    kind: CommandKind
+    event: Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """Orders that came in. An order may come again: what is done stays done."""
+
+    commands: Sequence[Command]
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """These settlements are durable."""
@@ -85,7 +109,7 @@ class SendingAllowed:
     allowed: bool
 
 
-Input = Configured | Loaded | ReceiverLoaded | Finished | Unsendable | Settled | Ticked | SendingAllowed
+Input = Configured | Loaded | ReceiverLoaded | Finished | Unsendable | Settled | Ticked | SendingAllowed | Commanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +130,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Store the attempt, if there was one, and either the event's end or when it is due again."""
+    """Store the attempt, if there was one, and either the event's end or when it is due again.
+
+    `command_ids` are the orders that are carried out by it.
+    """
 
     event: Event
     attempt: Attempt | None
     ending: Ending | None
     due_at: datetime | None
+    command_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +159,11 @@ class Disable:
     reason: str
 
 
-Effect = Send | Settle | LoadReceiver | Disable
+@dataclass(frozen=True, slots=True)
+class Obeyed:
+    """These orders have nothing left to do."""
+
+    command_ids: tuple[int, ...]
+
+
+Effect = Send | Settle | LoadReceiver | Disable | Obeyed

@@ -26,11 +26,13 @@ from clarion.delivery.queue import SQL, Queue
 from clarion.delivery.receivers import Receivers, load_receivers, look
 from clarion.delivery.shard import BEAT_EVERY_S, LEASE_S, Ownership
 from clarion.delivery.step import (
+    Commanded,
     Disable,
     Finished,
     Input,
     Loaded,
     LoadReceiver,
+    Obeyed,
     ReceiverLoaded,
     Send,
     SendingAllowed,
@@ -53,6 +55,8 @@ SETTLE_ROWS_MAX = 500
 SETTLE_GATHER_S = 0.004
 """How long a small settle waits for company; a settle under way gathers the next one by itself."""
 LOOK_EVERY_S = 0.2
+COMMANDS_MAX = 500
+"""Orders read at once."""
 _OVERTAKEN = (("clarion-overtaken", "true"),)
 
 
@@ -84,6 +88,9 @@ class Worker:
         self._settling: list[Settle] = []
         self._wanted: deque[LoadReceiver] = deque()
         self._disabled: list[Disable] = []
+        self._commands_wait = True
+        self._commands_taken: set[int] = set()
+        self._obeyed: list[int] = []
         self._lease_until_ns = 0
         self._look = asyncio.Event()
         self._settle_now = asyncio.Event()
@@ -107,6 +114,8 @@ class Worker:
         # Once before the first request, so that planning the statement does not delay the first outcomes.
         await queue.settle([])
         await session.owning.add_listener("clarion_queue", lambda *_: self._look.set())
+        self._commands_wait = True
+        await session.owning.add_listener("clarion_commands", lambda *_: self._look_for_commands())
         await session.owning.add_listener("clarion_configuration", lambda *_: self._look.set())
         session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
         self._apply(SendingAllowed(allowed=True))
@@ -170,7 +179,9 @@ class Worker:
                 case Disable():
                     self._disabled.append(effect)
                     self._look.set()
-        if self._pending:
+                case Obeyed(command_ids):
+                    self._obeyed.extend(command_ids)
+        if self._pending or self._obeyed:
             self._settle_now.set()
         self._wake_at(self._engine.wake_ns())
 
@@ -200,7 +211,7 @@ class Worker:
             f"{self._message_id_prefix}{event.event_id}",
             int(self._clock.wall().timestamp()),
             body,
-            _OVERTAKEN if event.overtaken else (),
+            _own_headers(event),
             partial(self._answered, event),
         )
 
@@ -260,6 +271,7 @@ class Worker:
             if self._receivers is None or version != self._receivers.version:
                 await self._configure(reading)
             await self._carry_out_disabling(reading)
+            await self._load_commands(queue)
             more = await self._load_tail(queue, last_queue_id)
             # One receiver's backlog at a time and in small pieces: new events of all others come in between.
             if self._wanted:
@@ -289,6 +301,20 @@ class Worker:
             self._last_queue_id = max(self._last_queue_id, last_queue_id)
         return more
 
+    def _look_for_commands(self) -> None:
+        self._commands_wait = True
+        self._look.set()
+
+    async def _load_commands(self, queue: Queue) -> None:
+        """Tell the engine what was ordered; looked for only after a notice and when a session begins."""
+        while self._commands_wait:
+            self._commands_wait = False
+            commands = await queue.load_commands(self._commands_taken, COMMANDS_MAX)
+            self._commands_taken.update(command.command_id for command in commands)
+            self._commands_wait = self._commands_wait or len(commands) == COMMANDS_MAX
+            if commands:
+                self._apply(Commanded(commands))
+
     async def _carry_out_disabling(self, reading: asyncpg.Connection) -> None:
         while self._disabled:
             disable = self._disabled[0]
@@ -306,11 +332,22 @@ class Worker:
                 self._settling, self._pending = self._pending[:SETTLE_ROWS_MAX], self._pending[SETTLE_ROWS_MAX:]
                 if not self._pending:
                     self._settle_now.clear()
-            await queue.settle(self._settling)
+            # Still in the list until they are deleted: if the session is lost here, the next settle deletes them.
+            obeyed = tuple(self._obeyed)
+            await queue.settle(self._settling, obeyed)
+            del self._obeyed[: len(obeyed)]
             settled, self._settling = self._settling, []
+            self._commands_taken.difference_update(obeyed, *(settle.command_ids for settle in settled))
             self._apply(Settled(settled))
             if not self._pending:
                 self._idle.set()
+
+
+def _own_headers(event: Event) -> tuple[tuple[str, str], ...]:
+    """What the receiver is told about a request that does not come in its object's order."""
+    if event.round > 0:
+        return (("clarion-retry", str(event.round)),)
+    return _OVERTAKEN if event.overtaken else ()
 
 
 async def _until(event: asyncio.Event) -> None:

@@ -51,7 +51,7 @@ class EventStatus(StrEnum):
 
 
 _OPEN = (EventStatus.PENDING, EventStatus.HELD)
-_SETTLED = (EventStatus.DELIVERED, EventStatus.FAILED, EventStatus.EXPIRED, EventStatus.CANCELLED)
+SETTLED = (EventStatus.DELIVERED, EventStatus.FAILED, EventStatus.EXPIRED, EventStatus.CANCELLED)
 _ACTIONS = {"c": "CREATE", "u": "UPDATE", "d": "DELETE"}
 
 
@@ -212,7 +212,7 @@ def _halves(organisation_id: OrganisationId, conditions: Sequence[Condition]) ->
     halves = []
     if statuses := wanted(_OPEN):
         halves.append(_open_half(organisation_id, others, statuses))
-    if statuses := wanted(_SETTLED):
+    if statuses := wanted(SETTLED):
         halves.append(_settled_half(organisation_id, others, statuses))
     return halves
 
@@ -272,7 +272,7 @@ def _settled_half(
             ~select(again.c.event_id).where(again.c.event_id == events.c.event_id).exists(),
         )
     )
-    if len(statuses) < len(_SETTLED):
+    if len(statuses) < len(SETTLED):
         statement = statement.where(events.c.status.in_([status.value for status in statuses]))
     return _Half(statement, events.c.event_id, events.c.subscription_id, events.c.receiver_id)
 

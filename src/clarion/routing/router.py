@@ -95,12 +95,13 @@ class Router:
         self._numbers = replace(self._numbers, sequences=self._configuration.sequences)
 
     async def step(self) -> int:
-        """Route one batch; the number of rows routed, 0 if nothing waits."""
+        """Route one batch; the number of rows routed and requests taken, 0 if nothing waits."""
         limit = self._policy.shared_rows_max if self._sharing() else self._policy.batch_rows_max
         look = await self._store.waiting(self._floor.floor, limit)
         self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+        requests = await self._take_requests() if look.asked else 0
         if not look.rows:
-            return 0
+            return requests
         self._floor.read(look.sequence_last)
         rows = await self._choose(look, limit)
         owners = await self._owners(rows)
@@ -117,7 +118,20 @@ class Router:
         self._floor.wrote(xid)
         self._others_floor.wrote(xid)
         self.batches_count += 1
-        return len(rows)
+        return len(rows) + requests
+
+    async def _take_requests(self) -> int:
+        """Make queue rows for the retries that are asked for; how many queue ids they took."""
+        before = self._numbers
+        try:
+            queue_id = await self._store.take_requests(
+                before.position, before.event_id, before.queue_id, self._policy.batch_rows_max
+            )
+        except BatchAborted:
+            await self._understand_abort()
+            return 0
+        self._numbers = replace(before, queue_id=queue_id)
+        return queue_id - before.queue_id
 
     async def _understand_abort(self) -> None:
         """After an abort: reload if the configuration moved, else somebody else wrote our tables and we must not."""

@@ -1,11 +1,12 @@
 -- The router's statements. All run on the connection that holds the router's lock.
 
 -- name: waiting
--- One look: the clock, what the scan floor needs, and the lowest committed rows above the floor.
+-- One look: the clock, what the scan floor needs, whether anybody asks for a retry, and the lowest committed rows above the floor.
 -- In: floor, limit. Out: one row at least; its id is null if nothing waits. Index: outbox_pkey.
 SELECT look.*, o.*
 FROM (SELECT clock_timestamp() AS now, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS snapshot_xmin,
-             (SELECT last_value FROM clarion.outbox_id) AS sequence_last) AS look
+             (SELECT last_value FROM clarion.outbox_id) AS sequence_last,
+             EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY') AS asked) AS look
 LEFT JOIN LATERAL (
     SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
            old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
@@ -86,6 +87,38 @@ WITH moved AS (
 SELECT pg_current_xact_id()::text::bigint AS xid,
        CASE WHEN cardinality($22::bigint[]) > 0 THEN pg_notify('clarion_queue', '') END AS woken
 FROM verdict WHERE nothing = 0;
+
+-- name: take_requests
+-- Retries that were asked for, whole or not at all: takes the requests and queues the next round of each settled event,
+-- with the hash of what was sent before. A request whose event is open or was sent again since has nothing left to do.
+-- Apart from `batch`, which then costs nothing for it. In: the three counters as last written, limit.
+-- Out: the last queue id. Raises CL001 if a counter moved. Index: events' partitions by event id, queue_of_event.
+WITH asked AS (
+    SELECT id, $3::bigint + row_number() OVER (ORDER BY id) AS queue_id
+    FROM (SELECT id FROM clarion.intake WHERE kind = 'RETRY' ORDER BY id LIMIT $4) AS lowest
+), moved AS (
+    UPDATE clarion.counters SET queue_id = $3 + (SELECT count(*) FROM asked)
+    WHERE position = $1 AND event_id = $2 AND queue_id = $3
+    RETURNING queue_id
+), admitted AS (
+    DELETE FROM clarion.intake i USING asked WHERE i.id = asked.id
+    RETURNING asked.queue_id, i.organisation_id, (i.request ->> 'event_id')::bigint AS event_id,
+              (i.request ->> 'round')::smallint AS round
+), queued AS (
+    INSERT INTO clarion.queue (queue_id, event_id, round, organisation_id, receiver_id, subscription_id, position, sequence,
+                               lane, shard, render_version, body_sha256)
+    SELECT DISTINCT ON (e.event_id)
+           a.queue_id, e.event_id, e.round + 1, e.organisation_id, e.receiver_id, e.subscription_id, e.position, e.sequence,
+           a.queue_id, (e.receiver_id % 64)::smallint, e.render_version, e.body_sha256
+    FROM admitted a
+    JOIN clarion.events e ON e.event_id = a.event_id AND e.round = a.round AND e.organisation_id = a.organisation_id
+    WHERE NOT EXISTS (SELECT FROM clarion.queue q WHERE q.event_id = e.event_id)
+      AND NOT EXISTS (SELECT FROM clarion.events later WHERE later.event_id = e.event_id AND later.round > e.round)
+    ORDER BY e.event_id, a.queue_id
+)
+SELECT CASE WHEN (SELECT count(*) FROM moved) = 1 THEN (SELECT queue_id FROM moved)
+            ELSE clarion.abort_batch('counters moved') END AS queue_id,
+       pg_notify('clarion_queue', '') AS woken;
 
 -- name: counters
 SELECT position, event_id, queue_id FROM clarion.counters;

@@ -21,11 +21,12 @@ _SQL = load_statements("clarion.routing", "routing.sql")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the outbox found: the database's clock, the snapshot, the lowest rows."""
+    """What one look at the outbox found: the database's clock, the snapshot, whether a retry is asked for, the lowest rows."""
 
     now: datetime
     snapshot_xmin: int
     sequence_last: int
+    asked: bool
     rows: tuple[Captured, ...]
 
 
@@ -61,7 +62,7 @@ class RouterStore:
             records = await self._connection.fetch(_SQL["waiting"], floor, limit)
         first = records[0]
         rows = () if first["id"] is None else tuple(_captured(record) for record in records)
-        return Look(first["now"], first["snapshot_xmin"], first["sequence_last"], rows)
+        return Look(first["now"], first["snapshot_xmin"], first["sequence_last"], first["asked"], rows)
 
     async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
         """The lowest rows of all organisations but `owners`."""
@@ -124,6 +125,11 @@ class RouterStore:
             )
         assert record is not None
         return int(record["xid"])
+
+    async def take_requests(self, position: int, event_id: int, queue_id: int, limit: int) -> int:
+        """Queue the retries asked for; the last queue id after it. Raises BatchAborted if a counter moved."""
+        with store_errors("take requests"):
+            return int(await self._connection.fetchval(_SQL["take_requests"], position, event_id, queue_id, limit))
 
     async def counters(self) -> tuple[int, int, int]:
         """Last position, event id and queue id."""

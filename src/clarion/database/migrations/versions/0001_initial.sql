@@ -354,7 +354,7 @@ CREATE TABLE clarion.commands (
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     shard smallint NOT NULL,
     kind text NOT NULL CHECK (kind IN ('CANCEL', 'RETRY_NOW')),
-    request jsonb NOT NULL,
+    event_id bigint NOT NULL,
     created timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE clarion.commands IS 'Orders to the owner of a shard; applied and deleted by the owner alone.';
