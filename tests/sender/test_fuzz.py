@@ -158,7 +158,9 @@ async def _case(post: Post, receivers: Receivers, seed: int) -> str:
     attempt, following = await first, await second
     seen = fuzzing.outcome([part for part in segments if part], "close" if end == "close_notify" else end)
     outcome, status_code = _expected(seen)
-    assert (attempt.outcome, attempt.status_code, attempt.response_body) == (outcome, status_code, seen.body), seed
+    # A reset may overtake what was sent before it.
+    if end != "reset" or attempt.outcome is not Outcome.CONNECTION_CLOSED:
+        assert (attempt.outcome, attempt.status_code, attempt.response_body) == (outcome, status_code, seen.body), seed
     assert (following.outcome, following.response_body) == (Outcome.SUCCEEDED, mark), seed
     return attempt.outcome.name
 
