@@ -39,6 +39,7 @@ EMPTY = OK + b"content-length: 0\r\n\r\n"
         (OK + b"content-length: 4\r\n\r\nabc", "open", "waiting", b"abc", False),
         (OK + b"\r\nabc", "reset", "answered", b"abc", False),
         (OK + b"\r\nabc", "open", "waiting", b"abc", False),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "open", "answered", b"", False),
         # Statuses without a body, whatever their headers say
         (b"HTTP/1.1 204 X\r\ncontent-length: 4\r\n\r\nevil", "open", "answered", b"", False),
         (b"HTTP/1.1 204 X\r\ntransfer-encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n", "open", "answered", b"", False),
@@ -93,13 +94,17 @@ def test_trailers_are_no_headers() -> None:
     assert (seen.kind, seen.headers) == ("answered", ((b"transfer-encoding", b"chunked"),))
 
 
-def test_a_second_answer_just_behind_a_full_read_buffer_is_not_the_next_ones() -> None:
-    """The event loop hands over one buffer at a time: what follows may wait where the parser does not see it."""
-    head = OK + b"content-length: 65494\r\n\r\n"
-    first = head + b"x" * 65494
-    assert len(first) == fuzzing.READ_BUFFER_BYTES
-    evil = OK + b"content-length: 4\r\n\r\nevil"
-    witness, connection = fuzzing.replay([first + evil], following=b"POST / HTTP/1.1\r\n\r\n")
+@pytest.mark.parametrize("before", [0, 5, 100])
+def test_a_second_answer_just_behind_a_full_read_buffer_is_not_the_next_ones(before: int) -> None:
+    """The event loop hands over one buffer at a time: what follows may wait where the parser does not see it.
+
+    With `before` bytes in a buffer of their own, the limit of the headers lies within the full one.
+    """
+    head = OK + b"x: " + b"y" * 50 + b"\r\ncontent-length: %d\r\n\r\n"
+    size = before + fuzzing.READ_BUFFER_BYTES - len(head % 65_000)
+    first = head % size + b"x" * size
+    segments = [first[:before], first[before:] + OK + b"content-length: 4\r\n\r\nevil"]
+    witness, connection = fuzzing.replay([part for part in segments if part], following=b"POST / HTTP/1.1\r\n\r\n")
     assert [seen.kind for seen in witness.verdicts] == ["answered"]
     assert not connection.usable
 

@@ -152,23 +152,28 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._drop()  # nobody asked: the next answer could not be told from this
             return
         data = self._read_buffer[:nbytes]
-        while len(data) > 0:
+        is_full = nbytes == len(self._read_buffer)
+        room = (ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX) - self._received_bytes
+        while nbytes > room:
             # Cut where a limit ends, so that the verdict does not depend on how the network cut the answer.
-            limit = ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX
-            room = limit - self._received_bytes
-            if room <= 0:
-                self._too_large()
-                return
             self._read(data[:room])
             data = data[room:]
-            if self._complete:
-                if len(data) > 0 or nbytes == len(self._read_buffer):
-                    self._keep = False  # more follows, or may already wait: the read buffer was full
-                self._answered()
+            nbytes -= room
+            if self._complete or self._violation is not None:
+                self._keep = False  # more follows
+                break
+            room = (ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX) - self._received_bytes
+            if room == 0:
+                self._too_large()
                 return
-            if self._violation is not None:
-                self._fail(Failure(Outcome.PROTOCOL_ERROR, self._violation))
-                return
+        else:
+            self._read(data)
+            if is_full:
+                self._keep = False  # what follows may already wait where the parser does not see it
+        if self._complete:
+            self._answered()
+        elif self._violation is not None:
+            self._fail(Failure(Outcome.PROTOCOL_ERROR, self._violation))
 
     def eof_received(self) -> bool:
         self.usable = False
@@ -226,8 +231,11 @@ class Http1Connection(asyncio.BufferedProtocol):
             return
         self.status_code = status_code
         self._headers_complete = True
-        # Other codings than one `chunked` were not asked for, and implementations differ about where they end.
-        self._keep = self._parser.should_keep_alive() and self._codings in ([], [b"chunked"])
+        # Other codings than one `chunked` were not asked for, and implementations differ about where they end; those of
+        # HTTP/1.0 are faulty framing (RFC 9112 section 6.1).
+        self._keep = self._parser.should_keep_alive() and (
+            not self._codings or (self._codings == [b"chunked"] and self._parser.get_http_version() == "1.1")
+        )
 
     def on_body(self, body: bytes) -> None:
         if self._body_bytes < BODY_KEPT_BYTES_MAX:
