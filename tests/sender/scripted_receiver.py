@@ -47,6 +47,9 @@ class Visit:
             parts = urlsplit(self.head.split(" ", 2)[1])
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             paths[parts.path] += 1
+            if parts.path == "/refuses-early":
+                self.connection.sendall(answer(413, b"", ("connection: close",)))
+                return
             if parts.path == "/never-reads":
                 time.sleep(30)
                 return
@@ -132,6 +135,27 @@ class Visit:
             time.sleep(0.1)
         return False
 
+    def on_dribble_bytes(self, query: dict[str, str]) -> bool:
+        """The first part at once, the rest byte by byte, again and again, until the other side gives up."""
+        start, rest = (base64.urlsafe_b64decode(query[name]) for name in ("start", "rest"))
+        self.connection.sendall(start)
+        for byte in itertools.cycle(rest):
+            time.sleep(float(query["every"]))
+            self.connection.sendall(bytes([byte]))
+        return False
+
+    def on_script(self, query: dict[str, str]) -> bool:
+        """The request's body says what is sent, in which pieces, and how the connection ends."""
+        script = json.loads(self.body)
+        for segment in script["segments"]:
+            self.connection.sendall(base64.b64decode(segment))
+            time.sleep(0.001)
+        if script["end"] == "reset":
+            return self.on_reset(query)
+        if script["end"] == "close_notify" and isinstance(self.connection, ssl.SSLSocket):
+            self.connection.unwrap()
+        return bool(script["end"] == "open")
+
     def on_close(self, query: dict[str, str]) -> bool:
         return False
 
@@ -200,7 +224,7 @@ def main() -> None:
     ports = []
     for config in json.loads(sys.argv[1]):
         family = socket.AF_INET6 if ":" in config["address"] else socket.AF_INET
-        listener = socket.create_server((config["address"], 0), family=family, backlog=100)
+        listener = socket.create_server((config["address"], 0), family=family, backlog=1000)
         ports.append(listener.getsockname()[1])
         threading.Thread(target=accept, args=(listener, config), daemon=True).start()
     print(json.dumps(ports), flush=True)

@@ -9,6 +9,7 @@ marked `connection: close`. There is no code for redirects, compression or upgra
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from typing import Protocol, cast
 
@@ -22,7 +23,8 @@ INTERIM_MAX = 16
 BODY_READ_BYTES_MAX = 64 * 1024
 BODY_KEPT_BYTES_MAX = 4 * 1024
 ANSWER_BYTES_MAX = 3 * 64 * 1024
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TRANSFER_ENCODING = b"transfer-encoding"
 
 
 class Owner(Protocol):
@@ -51,6 +53,7 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body_bytes",
+        "_codings",
         "_complete",
         "_headers_complete",
         "_interim_count",
@@ -95,6 +98,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.body: bytes = b""
         self._body_bytes: int = 0
+        self._codings: list[bytes] = []
         self._complete: bool = False
         self._headers_complete: bool = False
         self._interim_count: int = 0
@@ -147,22 +151,29 @@ class Http1Connection(asyncio.BufferedProtocol):
         if not self.busy:
             self._drop()  # nobody asked: the next answer could not be told from this
             return
-        self._received_bytes += nbytes
-        try:
-            self._parser.feed_data(self._read_buffer[:nbytes])
-        except HttpParserUpgrade:
-            self._violation = self._violation or "the receiver switches to another protocol"
-        except HttpParserError as error:
-            self._violation = self._violation or f"the answer is not HTTP/1.1: {str(error)[:120]}"
+        data = self._read_buffer[:nbytes]
+        is_full = nbytes == len(self._read_buffer)
+        room = (ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX) - self._received_bytes
+        while nbytes > room:
+            # Cut where a limit ends, so that the verdict does not depend on how the network cut the answer.
+            self._read(data[:room])
+            data = data[room:]
+            nbytes -= room
+            if self._complete or self._violation is not None:
+                self._keep = False  # more follows
+                break
+            room = (ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX) - self._received_bytes
+            if room == 0:
+                self._too_large()
+                return
+        else:
+            self._read(data)
+            if is_full:
+                self._keep = False  # what follows may already wait where the parser does not see it
         if self._complete:
             self._answered()
         elif self._violation is not None:
             self._fail(Failure(Outcome.PROTOCOL_ERROR, self._violation))
-        elif not self._headers_complete and self._received_bytes > HEADERS_BYTES_MAX:
-            self._fail(Failure(Outcome.PROTOCOL_ERROR, _HEADERS_TOO_LARGE))
-        elif self._received_bytes > ANSWER_BYTES_MAX:
-            self._keep = False  # chunk extensions or trailers without end; the status is what counts
-            self._answered()
 
     def eof_received(self) -> bool:
         self.usable = False
@@ -189,13 +200,21 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._keep = False
             raise _AnswerRefused
 
+    def on_status(self, reason: bytes) -> None:
+        if _CONTROL.search(reason) is not None:  # the parser looks for them in headers only
+            self._refuse("the answer is not HTTP/1.1: control characters in the status line")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))  # their bytes are limited by what is read, their number below
+        if self._headers_complete:
+            return  # a trailer; it may neither frame the answer nor say when to come back
+        if len(self.headers) == HEADERS_MAX:
+            self._refuse(f"the answer has more than {HEADERS_MAX} headers")
+        self.headers.append((name, value))  # their bytes are limited by what is read
+        if len(name) == len(_TRANSFER_ENCODING) and name.lower() == _TRANSFER_ENCODING:
+            self._codings += [coding.strip().lower() for coding in value.split(b",")]
 
     def on_headers_complete(self) -> None:
         status_code = self._parser.get_status_code()
-        if len(self.headers) > HEADERS_MAX:
-            self._refuse(f"the answer has more than {HEADERS_MAX} headers")
         if self._parser.get_http_version() not in {"1.1", "1.0"}:
             self._refuse("the answer is not HTTP/1.1")
         if status_code == 101:
@@ -206,10 +225,17 @@ class Http1Connection(asyncio.BufferedProtocol):
                 self._refuse("the answer is not HTTP/1.1: invalid status code")
             if self._interim_count > INTERIM_MAX:
                 self._refuse(f"more than {INTERIM_MAX} interim answers")
+            if self._has_body():
+                # The parser would read it for some statuses and not for others.
+                self._refuse("an interim answer announces a body")
             return
         self.status_code = status_code
         self._headers_complete = True
-        self._keep = self._parser.should_keep_alive()
+        # Other codings than one `chunked` were not asked for, and implementations differ about where they end; those of
+        # HTTP/1.0 are faulty framing (RFC 9112 section 6.1).
+        self._keep = self._parser.should_keep_alive() and (
+            not self._codings or (self._codings == [b"chunked"] and self._parser.get_http_version() == "1.1")
+        )
 
     def on_body(self, body: bytes) -> None:
         if self._body_bytes < BODY_KEPT_BYTES_MAX:
@@ -226,6 +252,24 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._complete = True
         else:
             self.headers = []  # those of an interim answer
+
+    # Inner workings
+
+    def _read(self, data: memoryview) -> None:
+        self._received_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._violation = self._violation or "the receiver switches to another protocol"
+        except HttpParserError as error:
+            self._violation = self._violation or f"the answer is not HTTP/1.1: {str(error)[:120]}"
+
+    def _too_large(self) -> None:
+        if not self._headers_complete:
+            self._fail(Failure(Outcome.PROTOCOL_ERROR, _HEADERS_TOO_LARGE))
+            return
+        self._keep = False  # chunk extensions or trailers without end; the status is what counts
+        self._answered()
 
     # Endings
 
@@ -252,6 +296,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.headers = []
         self.body = b""
         self._body_bytes = 0
+        self._codings = []
         self._complete = False
         self._headers_complete = False
         self._interim_count = 0
@@ -264,7 +309,14 @@ class Http1Connection(asyncio.BufferedProtocol):
         raise _AnswerRefused
 
     def _is_framed(self) -> bool:
-        return any(name.lower() in _FRAMING for name, _ in self.headers)
+        """Whether the answer says where it ends; RFC 9112 section 6.3: by chunks only if they are the last coding."""
+        if self._codings:
+            return self._codings[-1] == b"chunked"
+        return any(name.lower() == b"content-length" for name, _ in self.headers)
+
+    def _has_body(self) -> bool:
+        lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
+        return bool(self._codings) or any(length.strip(b"0") for length in lengths)
 
     def _closed(self, exc: Exception | None) -> Failure:
         where = "in the middle of its answer" if self.answered_any else "before it answered"
