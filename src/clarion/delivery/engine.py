@@ -16,10 +16,11 @@ from typing import assert_never
 
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
+from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
-from clarion.delivery.retry import next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
+from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
 from clarion.delivery.step import (
     Configured,
     Disable,
@@ -47,6 +48,7 @@ class _Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "breaker",
         "events",
         "in_flight",
         "lanes",
@@ -54,13 +56,20 @@ class _Receiver:
         "loaded_upto",
         "loading",
         "overflowing",
+        "probe",
         "queued",
+        "quiet_until_ns",
         "ready",
         "settings",
+        "wakes_ns",
     )
 
-    def __init__(self, settings: ReceiverSettings | None) -> None:
+    def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
         self.settings = settings
+        self.breaker = Breaker(random)
+        self.probe: Event | None = None
+        self.quiet_until_ns = 0
+        self.wakes_ns: int | None = None
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
@@ -73,7 +82,12 @@ class _Receiver:
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""
-        old_rate = self.settings.rate_limit_per_second if self.settings else None
+        old = self.settings
+        old_rate = old.rate_limit_per_second if old else None
+        if old is not None and not old.active and settings is not None and settings.active:
+            # Whoever puts a receiver back into service says that it is well again: that ends all waiting, but not care.
+            self.quiet_until_ns = 0
+            self.breaker.close_slowly()
         self.settings = settings
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
@@ -84,7 +98,15 @@ class _Receiver:
     def has_room(self) -> bool:
         """Whether a further request may be under way."""
         settings = self.settings
-        return settings is not None and settings.active and self.in_flight < settings.concurrency
+        if settings is None or not settings.active or self.in_flight >= settings.concurrency:
+            return False
+        if self.breaker.is_open:
+            return self.probe is None
+        return self.in_flight < self.breaker.concurrency
+
+    def wait_ns(self, now_ns: int) -> int:
+        """Nanoseconds until the next request: quiet that the receiver asked for, or its breaker's next probe; 0: now."""
+        return max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
 
 
 class Engine:
@@ -186,8 +208,10 @@ class Engine:
         self._refill(receiver_id, receiver)
 
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
+        probe = self._receiver(event.receiver_id).probe is event
         receiver = self._release(event)
         event.attempts_count += 1
+        self._judge(receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
@@ -201,6 +225,11 @@ class Engine:
             return
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
+        if probe:
+            # It was sent to learn about the receiver: what is left to the event of its schedule stands.
+            event.due_at = _not_before(event.due_at, attempt.retry_after_s, now)
+            self._settle(event, attempt, None)
+            return
         if attempt.ours:
             wait_ms: int | None = own_fault_wait_ms(event.attempts_count - event.spent_count, self._random)
         else:
@@ -212,6 +241,17 @@ class Engine:
         wait_ms = wait_with_retry_after_ms(wait_ms, attempt.retry_after_s)
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
+
+    def _judge(self, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+        """What the outcome means for the receiver's other events."""
+        if probe:
+            receiver.breaker.probed(attempt, now.monotonic_ns)
+        else:
+            receiver.breaker.finished(attempt, now.monotonic_ns)
+        if attempt.retry_after_s is not None and attempt.outcome is not Outcome.SUCCEEDED:
+            quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
+            receiver.quiet_until_ns = max(receiver.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
+        self._take_turn(receiver)
 
     def _settled(self, settlement: Settle, now: Now) -> None:
         event = settlement.event
@@ -231,7 +271,7 @@ class Engine:
     def _receiver(self, receiver_id: int) -> _Receiver:
         receiver = self._receivers.get(receiver_id)
         if receiver is None:
-            receiver = self._receivers[receiver_id] = _Receiver(None)
+            receiver = self._receivers[receiver_id] = _Receiver(None, self._random)
             receiver.configure(self._settings.get(receiver_id))
         return receiver
 
@@ -323,13 +363,18 @@ class Engine:
                 receiver.ready.popleft()  # ended while it stood in line
             if not receiver.ready or not receiver.has_room():
                 continue
+            wait_ns = receiver.wait_ns(now.monotonic_ns)
             if receiver.limit is not None:
-                if (wait_ns := receiver.limit.wait_ns(now.monotonic_ns)) > 0:
-                    heappush(self._timers, (now.monotonic_ns + wait_ns, next(self._timer_numbers), receiver))
-                    continue
+                wait_ns = max(wait_ns, receiver.limit.wait_ns(now.monotonic_ns))
+            if wait_ns > 0:
+                self._wake_receiver(receiver, now.monotonic_ns + wait_ns)
+                continue
+            if receiver.limit is not None:
                 receiver.limit.take(now.monotonic_ns)
             event = receiver.ready.popleft()
             self._move(event, State.IN_FLIGHT)
+            if receiver.breaker.is_open:
+                receiver.probe = event
             receiver.in_flight += 1
             self._in_flight += 1
             self._effects.append(Send(event, event.attempts_count + 1))
@@ -341,6 +386,8 @@ class Engine:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
         receiver.in_flight -= 1
         self._in_flight -= 1
+        if receiver.probe is event:
+            receiver.probe = None
         self._take_turn(receiver)
         return receiver
 
@@ -365,10 +412,25 @@ class Engine:
             _, _, waiting = heappop(self._timers)
             if isinstance(waiting, Event):
                 self._consider(self._receiver(waiting.receiver_id), waiting, now)
-            else:
+            elif waiting.wakes_ns is not None and waiting.wakes_ns <= now.monotonic_ns:
+                waiting.wakes_ns = None
                 self._take_turn(waiting)
+
+    def _wake_receiver(self, receiver: _Receiver, at_ns: int) -> None:
+        """One timer at a time: a receiver may be asked again and again while it waits, for hours."""
+        if receiver.wakes_ns is None or at_ns < receiver.wakes_ns:
+            receiver.wakes_ns = at_ns
+            heappush(self._timers, (at_ns, next(self._timer_numbers), receiver))
 
     def _move(self, event: Event, to: State) -> None:
         if (event.state, to) not in TRANSITIONS:
             raise InvariantBroken(f"event {event.event_id} cannot go from {event.state.name} to {to.name}")
         event.state = to
+
+
+def _not_before(due_at: datetime | None, retry_after_s: int | None, now: Now) -> datetime | None:
+    """When a probed event is due: as before, but not before the receiver said it wants to be asked again."""
+    if retry_after_s is None:
+        return due_at
+    asked_for = now.wall + timedelta(seconds=min(retry_after_s, RETRY_AFTER_S_MAX))
+    return asked_for if due_at is None else max(due_at, asked_for)
