@@ -18,7 +18,9 @@ from clarion.delivery.step import (
     Effect,
     Finished,
     Input,
+    LaneLoaded,
     Loaded,
+    LoadLane,
     LoadReceiver,
     ReceiverLoaded,
     ReceiverSettings,
@@ -70,7 +72,7 @@ class World:
     table: list[Event] = field(default_factory=list)
     in_flight: list[Event] = field(default_factory=list)
     settling: list[Settle] = field(default_factory=list)
-    wanted: list[LoadReceiver] = field(default_factory=list)
+    wanted: list[LoadReceiver | LoadLane] = field(default_factory=list)
     disabled: list[Disable] = field(default_factory=list)
     sent: list[Event] = field(default_factory=list)
     ended: dict[int, Settle] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class World:
                     self.sent.append(event)
                 case Settle():
                     self.settling.append(effect)
-                case LoadReceiver():
+                case LoadReceiver() | LoadLane():
                     self.wanted.append(effect)
                 case Disable():
                     self.disabled.append(effect)
@@ -135,8 +137,16 @@ class World:
             self.tell(Loaded(rows))
         while self.wanted:
             want = self.wanted.pop()
+            if isinstance(want, LoadLane):
+                self.tell(self.read_lane(want))
+                continue
             rows = [e for e in self.table if e.receiver_id == want.receiver_id and e.queue_id > want.after_queue_id]
             self.tell(ReceiverLoaded(want.receiver_id, rows[: want.limit], len(rows) < want.limit))
+
+    def read_lane(self, want: LoadLane) -> LaneLoaded:
+        rows = [e for e in self.table if e.receiver_id == want.receiver_id and e.lane == want.lane]
+        rows = [e for e in rows if want.after_queue_id < e.queue_id <= want.upto_queue_id]
+        return LaneLoaded(want.receiver_id, want.lane, rows[: want.limit], len(rows) < want.limit)
 
     def settle(self) -> None:
         settled, self.settling = self.settling, []
@@ -192,6 +202,7 @@ def test_a_failing_head_blocks_only_its_own_lane() -> None:
     w.wait(91)
     w.answer(bad)
     w.settle()
+    w.load()
     assert w.in_flight == [behind]
 
 
@@ -271,6 +282,7 @@ def test_an_inactive_receiver_gets_nothing_and_then_all_in_order() -> None:
     while w.in_flight:
         w.answer(w.in_flight[0])
         w.settle()
+        w.load()
     assert sorted(w.ended) == [e.queue_id for e in events]
 
 
@@ -287,7 +299,9 @@ def test_open_events_of_a_deleted_one_are_cancelled_with_the_reason(what: str) -
     later = w.add()
     w.load()
     w.answer(under_way, FAILED)
-    w.settle()
+    for _ in range(3):
+        w.settle()
+        w.load()
     expected = Reason.RECEIVER_DELETED if what == "receiver" else Reason.SUBSCRIPTION_DELETED
     for event in (under_way, behind, later):
         assert w.status(event) == (Status.CANCELLED, expected)
@@ -327,6 +341,7 @@ def test_after_the_longest_block_the_lane_overtakes_its_head() -> None:
     w.wait(99)
     assert w.in_flight == []
     w.wait(2)
+    w.load()
     assert w.in_flight == [behind]
     assert head.overtaken
     w.answer(behind)

@@ -1,8 +1,10 @@
 """The scheduler of a worker's shards: told what happened, it answers what to do. No I/O, no clock, no chance of its own.
 
 Each receiver has lanes, one per object; only a lane's head is ever sent, and the next becomes head when the outcome of
-the one before is durable. Heads that are due wait in their receiver's `ready` line; receivers that have some, and room,
-take turns. What is not loaded yet is asked for when a receiver's window has room.
+the one before is durable. What stands behind a head that has to wait is left in the table, and such a head takes no room
+of its receiver's window: neither its followers nor thousands like it keep other objects from being loaded. Heads that
+are due wait in their receiver's `ready` line; receivers that have some, and room, take turns. What is not loaded yet is
+asked for when a receiver's window has room.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from clarion.delivery.step import (
     Ending,
     Finished,
     Input,
+    LaneLoaded,
     Loaded,
+    LoadLane,
     LoadReceiver,
     ReceiverLoaded,
     ReceiverSettings,
@@ -42,12 +46,15 @@ from clarion.delivery.step import (
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
+BLOCKED_MAX = 20_000
+"""Heads of one receiver that wait for their next attempt without taking room of its window."""
 
 
 class _Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "blocked",
         "breaker",
         "events",
         "in_flight",
@@ -73,6 +80,7 @@ class _Receiver:
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
+        self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
         self.queued = False
@@ -95,6 +103,10 @@ class _Receiver:
         elif self.limit is None or rate != old_rate:
             self.limit = RateLimit(rate)
 
+    def room(self, window: int) -> int:
+        """How many further events may be loaded."""
+        return window - len(self.events) + min(len(self.blocked), BLOCKED_MAX)
+
     def has_room(self) -> bool:
         """Whether a further request may be under way."""
         settings = self.settings
@@ -110,11 +122,15 @@ class _Receiver:
 
 
 class Engine:
-    """All receivers of a worker. `window` bounds the events of one receiver in memory, `in_flight_max` all requests."""
+    """All receivers of a worker. `in_flight_max` bounds all requests under way.
+
+    `window` bounds the events of one receiver in memory, apart from heads that wait for their next attempt.
+    """
 
     def __init__(self, random: Random, *, window: int = 500, in_flight_max: int = 512) -> None:
         self._random = random
         self._window = window
+        self._lane_kept_max = max(2, window // 16)
         self._in_flight_max = in_flight_max
         self._in_flight = 0
         self._receivers: dict[int, _Receiver] = {}
@@ -161,6 +177,8 @@ class Engine:
                 self._loaded(events, now)
             case ReceiverLoaded(receiver_id, events, exhausted):
                 self._receiver_loaded(receiver_id, events, now, exhausted=exhausted)
+            case LaneLoaded():
+                self._lane_loaded(happened, now)
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
@@ -194,7 +212,7 @@ class Engine:
             receiver = self._receiver(event.receiver_id)
             if receiver.overflowing or receiver.loading:
                 continue
-            if len(receiver.events) >= self._window:
+            if receiver.room(self._window) <= 0:
                 receiver.overflowing = True
                 continue
             self._admit(receiver, event, now)
@@ -206,6 +224,29 @@ class Engine:
         for event in events:
             self._admit(receiver, event, now)
         self._refill(receiver_id, receiver)
+
+    def _lane_loaded(self, loaded: LaneLoaded, now: Now) -> None:
+        """Take the next events of a lane, and note whether that was all of its rest."""
+        receiver = self._receiver(loaded.receiver_id)
+        rests = receiver.lanes.rests
+        rest = rests.get(loaded.lane)
+        if rest is None or rest.loading_upto is None:
+            raise InvariantBroken(f"lane {loaded.lane} of receiver {loaded.receiver_id} was loaded unasked")
+        upto, rest.loading_upto = rest.loading_upto, None
+        if not loaded.exhausted:
+            rest.after_queue_id = loaded.events[-1].queue_id
+        elif rest.seen_upto > upto:
+            rest.after_queue_id = upto  # more came while these were read
+        else:
+            del rests[loaded.lane]
+        for event in loaded.events:
+            self._keep(receiver, event, now)
+        head = receiver.lanes.head(loaded.lane)
+        if head is None:
+            self._load_rest(loaded.receiver_id, receiver, loaded.lane)
+        elif head.queue_id in receiver.blocked:
+            self._cut(receiver, head)
+        self._refill(loaded.receiver_id, receiver)
 
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
         probe = self._receiver(event.receiver_id).probe is event
@@ -260,6 +301,7 @@ class Engine:
             self._move(event, State.WAITING)
             if not self._cancel_if_deleted(receiver, event):
                 self._consider(receiver, event, now)
+                self._refill(event.receiver_id, receiver)
             return
         self._move(event, State.GONE)
         del receiver.events[event.queue_id]
@@ -279,6 +321,14 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
+        if receiver.settings is None or receiver.settings.ordered_per_object:
+            head = receiver.lanes.head(event.lane)
+            kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
+            if receiver.lanes.leave(event.lane, event, kept_max=kept_max):
+                return
+        self._keep(receiver, event, now)
+
+    def _keep(self, receiver: _Receiver, event: Event, now: Now) -> None:
         receiver.events[event.queue_id] = event
         if self._cancel_if_deleted(receiver, event):
             receiver.lanes.add(event.lane, event)
@@ -315,15 +365,19 @@ class Engine:
         if event.state is State.WAITING:
             if event.due_at is None or event.due_at <= now.wall:
                 self._move(event, State.READY)
+                receiver.blocked.discard(event.queue_id)
                 receiver.ready.append(event)
                 self._take_turn(receiver)
             else:
                 moments.append(event.due_at)
+                receiver.blocked.add(event.queue_id)
                 if not event.overtaken and self._past_block(receiver, event, now):
                     event.overtaken = True
                     self._leave_lane(receiver, event, now)
                 elif (block_ends := self._block_ends(receiver, event)) is not None and not event.overtaken:
                     moments.append(block_ends)
+                if not event.overtaken:
+                    self._cut(receiver, event)
         if moments:
             self._set_timer(event, min(moments), now)
 
@@ -331,6 +385,26 @@ class Engine:
         following = receiver.lanes.remove(event.lane, event)
         if following is not None:
             self._consider(receiver, following, now)
+        elif receiver.lanes.head(event.lane) is None:
+            self._load_rest(event.receiver_id, receiver, event.lane)
+
+    def _cut(self, receiver: _Receiver, head: Event) -> None:
+        """Leave what follows a waiting head in the table."""
+        if receiver.lanes.is_head(head.lane, head):
+            for event in receiver.lanes.cut(head.lane):
+                del receiver.events[event.queue_id]
+
+    def _load_rest(self, receiver_id: int, receiver: _Receiver, lane: int) -> None:
+        """Ask for the next events of a lane that has none in memory but a rest in the table.
+
+        Only up to where the receiver's own reading has come: what lies beyond it comes from there.
+        """
+        rest = receiver.lanes.rests.get(lane)
+        if rest is not None and rest.loading_upto is None:
+            rest.loading_upto = receiver.loaded_upto
+            self._effects.append(
+                LoadLane(receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
+            )
 
     def _expires_at(self, event: Event) -> datetime | None:
         seconds = self._subscriptions.get(event.subscription_id)
@@ -393,10 +467,11 @@ class Engine:
 
     def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
         self._move(event, State.SETTLING)
+        self._receiver(event.receiver_id).blocked.discard(event.queue_id)
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at))
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
-        room = self._window - len(receiver.events)
+        room = receiver.room(self._window)
         if receiver.overflowing and not receiver.loading and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))

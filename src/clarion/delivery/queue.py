@@ -12,7 +12,7 @@ from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
-from clarion.delivery.step import LoadReceiver, Settle
+from clarion.delivery.step import LoadLane, LoadReceiver, Settle
 from clarion.ledger.change import Change
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
@@ -41,6 +41,19 @@ class Queue:
         with store_errors("load a receiver's queue"):
             records = await self._reading.fetch(
                 SQL["load_receiver"], wanted.receiver_id, wanted.after_queue_id, wanted.limit
+            )
+        return [_event(record) for record in records]
+
+    async def load_lane(self, wanted: LoadLane) -> list[Event]:
+        """The lane's next rows, by ascending queue id."""
+        with store_errors("load a lane"):
+            records = await self._reading.fetch(
+                SQL["load_lane"],
+                wanted.receiver_id,
+                wanted.lane,
+                wanted.after_queue_id,
+                wanted.upto_queue_id,
+                wanted.limit,
             )
         return [_event(record) for record in records]
 

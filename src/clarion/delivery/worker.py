@@ -28,7 +28,9 @@ from clarion.delivery.step import (
     Disable,
     Finished,
     Input,
+    LaneLoaded,
     Loaded,
+    LoadLane,
     LoadReceiver,
     ReceiverLoaded,
     Send,
@@ -80,7 +82,7 @@ class Worker:
         self._last_queue_id = 0
         self._pending: list[Settle] = []
         self._settling: list[Settle] = []
-        self._wanted: list[LoadReceiver] = []
+        self._wanted: list[LoadReceiver | LoadLane] = []
         self._disabled: list[Disable] = []
         self._lease_until_ns = 0
         self._look = asyncio.Event()
@@ -162,7 +164,7 @@ class Worker:
                     self._send(event)
                 case Settle():
                     self._pending.append(effect)
-                case LoadReceiver():
+                case LoadReceiver() | LoadLane():
                     self._wanted.append(effect)
                     self._look.set()
                 case Disable():
@@ -260,8 +262,15 @@ class Worker:
             await self._carry_out_disabling(reading)
             more = await self._load_tail(queue)
             while self._wanted:
-                wanted = self._wanted.pop()
+                # Taken off only when done: the engine asks once, and goes on waiting over the loss of a session.
+                wanted = self._wanted[0]
+                if isinstance(wanted, LoadLane):
+                    events = await queue.load_lane(wanted)
+                    self._wanted.pop(0)
+                    self._apply(LaneLoaded(wanted.receiver_id, wanted.lane, events, len(events) < wanted.limit))
+                    continue
                 events = await queue.load_receiver(wanted)
+                self._wanted.pop(0)
                 self._apply(ReceiverLoaded(wanted.receiver_id, events, len(events) < wanted.limit))
             if more:
                 await asyncio.sleep(0)
