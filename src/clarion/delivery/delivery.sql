@@ -34,6 +34,16 @@ LEFT JOIN clarion.ledger l ON l.position = q.position
 WHERE c.shard = ANY ($1::smallint[]) AND c.id <> ALL ($2::bigint[])
 ORDER BY c.id LIMIT $3;
 
+-- name: load_lane
+-- Further rows of one lane. In: receiver, lane, above which and up to which queue id, limit. Index: queue_of_lane.
+SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
+       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+WHERE q.receiver_id = $1 AND q.lane = $2 AND q.queue_id > $3 AND q.queue_id <= $4
+ORDER BY q.queue_id LIMIT $5;
+
 -- name: settle
 -- Attempts stored, ended events moved to history, failed ones given their next time, orders that are carried out
 -- deleted; whole or not at all.

@@ -1,8 +1,10 @@
 """The scheduler of a worker's shards: told what happened, it answers what to do. No I/O, no clock, no chance of its own.
 
 Each receiver has lanes, one per object; only a lane's head is ever sent, and the next becomes head when the outcome of
-the one before is durable. Heads that are due wait in their receiver's `ready` line; receivers that have some, and room,
-take turns. What is not loaded yet is asked for when a receiver's window has room.
+the one before is durable. What stands behind a head that has to wait is left in the table, and such a head takes no room
+of its receiver's window: neither its followers nor thousands like it keep other objects from being loaded. Heads that
+are due wait in their receiver's `ready` line; receivers that have some, and room, take turns. What is not loaded yet is
+asked for when a receiver's window has room.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from typing import assert_never
 
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
+from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
-from clarion.delivery.retry import next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
+from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
 from clarion.delivery.step import (
     Command,
     Commanded,
@@ -30,7 +33,9 @@ from clarion.delivery.step import (
     Ending,
     Finished,
     Input,
+    LaneLoaded,
     Loaded,
+    LoadLane,
     LoadReceiver,
     Obeyed,
     ReceiverLoaded,
@@ -45,12 +50,16 @@ from clarion.delivery.step import (
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
+BLOCKED_MAX = 20_000
+"""Heads of one receiver that wait for their next attempt without taking room of its window."""
 
 
 class _Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "blocked",
+        "breaker",
         "ended_ahead",
         "events",
         "hurried_ahead",
@@ -60,28 +69,41 @@ class _Receiver:
         "loaded_upto",
         "loading",
         "overflowing",
+        "probe",
         "queued",
+        "quiet_until_ns",
         "ready",
         "settings",
+        "wakes_ns",
     )
 
-    def __init__(self, settings: ReceiverSettings | None) -> None:
+    def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
         self.settings = settings
+        self.breaker = Breaker(random)
+        self.probe: Event | None = None
+        self.quiet_until_ns = 0
+        self.wakes_ns: int | None = None
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
+        self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
         self.queued = False
         self.loaded_upto = 0
-        self.ended_ahead: set[int] = set()
+        self.ended_ahead: dict[int, Event] = {}
         self.hurried_ahead: dict[int, list[int]] = {}
         self.overflowing = False
         self.loading = False
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""
-        old_rate = self.settings.rate_limit_per_second if self.settings else None
+        old = self.settings
+        old_rate = old.rate_limit_per_second if old else None
+        if old is not None and not old.active and settings is not None and settings.active:
+            # Whoever puts a receiver back into service says that it is well again: that ends all waiting, but not care.
+            self.quiet_until_ns = 0
+            self.breaker.close_slowly()
         self.settings = settings
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
@@ -89,18 +111,39 @@ class _Receiver:
         elif self.limit is None or rate != old_rate:
             self.limit = RateLimit(rate)
 
+    def is_ahead(self, queue_id: int, lane: int) -> bool:
+        """Whether an open row that is not in memory is still to be loaded, at the end of the queue or from a lane's rest."""
+        rest = self.lanes.rests.get(lane)
+        return queue_id > self.loaded_upto or (rest is not None and queue_id > rest.after_queue_id)
+
+    def room(self, window: int) -> int:
+        """How many further events may be loaded."""
+        return window - len(self.events) + min(len(self.blocked), BLOCKED_MAX)
+
     def has_room(self) -> bool:
         """Whether a further request may be under way."""
         settings = self.settings
-        return settings is not None and settings.active and self.in_flight < settings.concurrency
+        if settings is None or not settings.active or self.in_flight >= settings.concurrency:
+            return False
+        if self.breaker.is_open:
+            return self.probe is None
+        return self.in_flight < self.breaker.concurrency
+
+    def wait_ns(self, now_ns: int) -> int:
+        """Nanoseconds until the next request: quiet that the receiver asked for, or its breaker's next probe; 0: now."""
+        return max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
 
 
 class Engine:
-    """All receivers of a worker. `window` bounds the events of one receiver in memory, `in_flight_max` all requests."""
+    """All receivers of a worker. `in_flight_max` bounds all requests under way.
+
+    `window` bounds the events of one receiver in memory, apart from heads that wait for their next attempt.
+    """
 
     def __init__(self, random: Random, *, window: int = 500, in_flight_max: int = 512) -> None:
         self._random = random
         self._window = window
+        self._lane_kept_max = max(2, window // 16)
         self._in_flight_max = in_flight_max
         self._in_flight = 0
         self._receivers: dict[int, _Receiver] = {}
@@ -147,6 +190,8 @@ class Engine:
                 self._loaded(events, now)
             case ReceiverLoaded(receiver_id, events, exhausted):
                 self._receiver_loaded(receiver_id, events, now, exhausted=exhausted)
+            case LaneLoaded():
+                self._lane_loaded(happened, now)
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
@@ -183,7 +228,7 @@ class Engine:
             receiver = self._receiver(event.receiver_id)
             if receiver.overflowing or receiver.loading:
                 continue
-            if len(receiver.events) >= self._window:
+            if receiver.room(self._window) <= 0:
                 receiver.overflowing = True
                 continue
             self._admit(receiver, event, now)
@@ -196,9 +241,34 @@ class Engine:
             self._admit(receiver, event, now)
         self._refill(receiver_id, receiver)
 
+    def _lane_loaded(self, loaded: LaneLoaded, now: Now) -> None:
+        """Take the next events of a lane, and note whether that was all of its rest."""
+        receiver = self._receiver(loaded.receiver_id)
+        rests = receiver.lanes.rests
+        rest = rests.get(loaded.lane)
+        if rest is None or rest.loading_upto is None:
+            raise InvariantBroken(f"lane {loaded.lane} of receiver {loaded.receiver_id} was loaded unasked")
+        upto, rest.loading_upto = rest.loading_upto, None
+        if not loaded.exhausted:
+            rest.after_queue_id = loaded.events[-1].queue_id
+        elif rest.seen_upto > upto:
+            rest.after_queue_id = upto  # more came while these were read
+        else:
+            del rests[loaded.lane]
+        for event in loaded.events:
+            self._keep(receiver, event, now)
+        head = receiver.lanes.head(loaded.lane)
+        if head is None:
+            self._load_rest(loaded.receiver_id, receiver, loaded.lane)
+        elif head.queue_id in receiver.blocked:
+            self._cut(receiver, head)
+        self._refill(loaded.receiver_id, receiver)
+
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
+        probe = self._receiver(event.receiver_id).probe is event
         receiver = self._release(event)
         event.attempts_count += 1
+        self._judge(receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
@@ -215,6 +285,11 @@ class Engine:
             return
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
+        if probe:
+            # It was sent to learn about the receiver: what is left to the event of its schedule stands.
+            event.due_at = _not_before(event.due_at, attempt.retry_after_s, now)
+            self._settle(event, attempt, None)
+            return
         if attempt.ours:
             wait_ms: int | None = own_fault_wait_ms(event.attempts_count - event.spent_count, self._random)
         else:
@@ -226,6 +301,17 @@ class Engine:
         wait_ms = wait_with_retry_after_ms(wait_ms, attempt.retry_after_s)
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
+
+    def _judge(self, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+        """What the outcome means for the receiver's other events."""
+        if probe:
+            receiver.breaker.probed(attempt, now.monotonic_ns)
+        else:
+            receiver.breaker.finished(attempt, now.monotonic_ns)
+        if attempt.retry_after_s is not None and attempt.outcome is not Outcome.SUCCEEDED:
+            quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
+            receiver.quiet_until_ns = max(receiver.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
+        self._take_turn(receiver)
 
     def _settled(self, settlement: Settle, now: Now) -> None:
         event = settlement.event
@@ -239,6 +325,7 @@ class Engine:
             elif not self._cancel_if_deleted(receiver, event):
                 self._hurry(receiver, event, now)
                 self._consider(receiver, event, now)
+                self._refill(event.receiver_id, receiver)
             return
         self._move(event, State.GONE)
         if event.hurried_by or event.cancelled_by:
@@ -265,12 +352,14 @@ class Engine:
             return
         event = receiver.events.get(row.queue_id)
         if event is None:
-            if row.queue_id <= receiver.loaded_upto:  # its end was stored after the row was read
+            if not receiver.is_ahead(row.queue_id, row.lane):  # its end was stored after the row was read
                 self._effects.append(Obeyed((command.command_id,)))
                 return
             # Not loaded yet, and never to be.
-            receiver.ended_ahead = {queue_id for queue_id in receiver.ended_ahead if queue_id > receiver.loaded_upto}
-            receiver.ended_ahead.add(row.queue_id)
+            receiver.ended_ahead = {
+                queue_id: one for queue_id, one in receiver.ended_ahead.items() if receiver.is_ahead(queue_id, one.lane)
+            }
+            receiver.ended_ahead[row.queue_id] = row
             event = row
             event.hurried_by = tuple(receiver.hurried_ahead.pop(row.queue_id, ()))
         event.cancelled_by += (command.command_id,)
@@ -284,7 +373,7 @@ class Engine:
         if row is None or receiver is None:
             self._effects.append(Obeyed((command.command_id,)))
             return
-        if event is None and (row.queue_id <= receiver.loaded_upto or row.queue_id in receiver.ended_ahead):
+        if event is None and (row.queue_id in receiver.ended_ahead or not receiver.is_ahead(row.queue_id, row.lane)):
             self._effects.append(Obeyed((command.command_id,)))
             return
         if event is None:
@@ -306,7 +395,7 @@ class Engine:
     def _receiver(self, receiver_id: int) -> _Receiver:
         receiver = self._receivers.get(receiver_id)
         if receiver is None:
-            receiver = self._receivers[receiver_id] = _Receiver(None)
+            receiver = self._receivers[receiver_id] = _Receiver(None, self._random)
             receiver.configure(self._settings.get(receiver_id))
         return receiver
 
@@ -314,8 +403,19 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
-        if event.queue_id in receiver.ended_ahead:
-            receiver.ended_ahead.discard(event.queue_id)
+        if receiver.settings is None or receiver.settings.ordered_per_object:
+            head = receiver.lanes.head(event.lane)
+            kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
+            if receiver.lanes.leave(event.lane, event, kept_max=kept_max):
+                return
+        self._keep(receiver, event, now)
+
+    def _keep(self, receiver: _Receiver, event: Event, now: Now) -> None:
+        if (ended := receiver.ended_ahead.pop(event.queue_id, None)) is not None:
+            if ended.state is not State.GONE:
+                # In its place until its end is stored: what follows in its lane waits for that too.
+                receiver.events[ended.queue_id] = ended
+                receiver.lanes.add(ended.lane, ended)
             return
         receiver.events[event.queue_id] = event
         if hurried_by := receiver.hurried_ahead.pop(event.queue_id, None):
@@ -356,15 +456,19 @@ class Engine:
         if event.state is State.WAITING:
             if event.due_at is None or event.due_at <= now.wall:
                 self._move(event, State.READY)
+                receiver.blocked.discard(event.queue_id)
                 receiver.ready.append(event)
                 self._take_turn(receiver)
             else:
                 moments.append(event.due_at)
+                receiver.blocked.add(event.queue_id)
                 if not event.overtaken and self._past_block(receiver, event, now):
                     event.overtaken = True
                     self._leave_lane(receiver, event, now)
                 elif (block_ends := self._block_ends(receiver, event)) is not None and not event.overtaken:
                     moments.append(block_ends)
+                if not event.overtaken:
+                    self._cut(receiver, event)
         if moments:
             self._set_timer(event, min(moments), now)
 
@@ -372,6 +476,28 @@ class Engine:
         following = receiver.lanes.remove(event.lane, event)
         if following is not None:
             self._consider(receiver, following, now)
+        elif receiver.lanes.head(event.lane) is None:
+            self._load_rest(event.receiver_id, receiver, event.lane)
+
+    def _cut(self, receiver: _Receiver, head: Event) -> None:
+        """Leave what follows a waiting head in the table."""
+        if receiver.lanes.is_head(head.lane, head):
+            for event in receiver.lanes.cut(head.lane):
+                del receiver.events[event.queue_id]
+                if event.hurried_by:
+                    receiver.hurried_ahead[event.queue_id] = list(event.hurried_by)
+
+    def _load_rest(self, receiver_id: int, receiver: _Receiver, lane: int) -> None:
+        """Ask for the next events of a lane that has none in memory but a rest in the table.
+
+        Only up to where the receiver's own reading has come: what lies beyond it comes from there.
+        """
+        rest = receiver.lanes.rests.get(lane)
+        if rest is not None and rest.loading_upto is None:
+            rest.loading_upto = receiver.loaded_upto
+            self._effects.append(
+                LoadLane(receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
+            )
 
     def _expires_at(self, event: Event) -> datetime | None:
         if event.round > 0:  # somebody asked for it, however old it is
@@ -406,13 +532,18 @@ class Engine:
                 receiver.ready.popleft()  # ended while it stood in line
             if not receiver.ready or not receiver.has_room():
                 continue
+            wait_ns = receiver.wait_ns(now.monotonic_ns)
             if receiver.limit is not None:
-                if (wait_ns := receiver.limit.wait_ns(now.monotonic_ns)) > 0:
-                    heappush(self._timers, (now.monotonic_ns + wait_ns, next(self._timer_numbers), receiver))
-                    continue
+                wait_ns = max(wait_ns, receiver.limit.wait_ns(now.monotonic_ns))
+            if wait_ns > 0:
+                self._wake_receiver(receiver, now.monotonic_ns + wait_ns)
+                continue
+            if receiver.limit is not None:
                 receiver.limit.take(now.monotonic_ns)
             event = receiver.ready.popleft()
             self._move(event, State.IN_FLIGHT)
+            if receiver.breaker.is_open:
+                receiver.probe = event
             receiver.in_flight += 1
             self._in_flight += 1
             self._effects.append(Send(event, event.attempts_count + 1))
@@ -424,16 +555,19 @@ class Engine:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
         receiver.in_flight -= 1
         self._in_flight -= 1
+        if receiver.probe is event:
+            receiver.probe = None
         self._take_turn(receiver)
         return receiver
 
     def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
         self._move(event, State.SETTLING)
+        self._receiver(event.receiver_id).blocked.discard(event.queue_id)
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
-        room = self._window - len(receiver.events)
+        room = receiver.room(self._window)
         if receiver.overflowing and not receiver.loading and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))
@@ -449,10 +583,25 @@ class Engine:
             _, _, waiting = heappop(self._timers)
             if isinstance(waiting, Event):
                 self._consider(self._receiver(waiting.receiver_id), waiting, now)
-            else:
+            elif waiting.wakes_ns is not None and waiting.wakes_ns <= now.monotonic_ns:
+                waiting.wakes_ns = None
                 self._take_turn(waiting)
+
+    def _wake_receiver(self, receiver: _Receiver, at_ns: int) -> None:
+        """One timer at a time: a receiver may be asked again and again while it waits, for hours."""
+        if receiver.wakes_ns is None or at_ns < receiver.wakes_ns:
+            receiver.wakes_ns = at_ns
+            heappush(self._timers, (at_ns, next(self._timer_numbers), receiver))
 
     def _move(self, event: Event, to: State) -> None:
         if (event.state, to) not in TRANSITIONS:
             raise InvariantBroken(f"event {event.event_id} cannot go from {event.state.name} to {to.name}")
         event.state = to
+
+
+def _not_before(due_at: datetime | None, retry_after_s: int | None, now: Now) -> datetime | None:
+    """When a probed event is due: as before, but not before the receiver said it wants to be asked again."""
+    if retry_after_s is None:
+        return due_at
+    asked_for = now.wall + timedelta(seconds=min(retry_after_s, RETRY_AFTER_S_MAX))
+    return asked_for if due_at is None else max(due_at, asked_for)

@@ -12,7 +12,7 @@ from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
-from clarion.delivery.step import Command, CommandKind, LoadReceiver, Settle
+from clarion.delivery.step import Command, CommandKind, LoadLane, LoadReceiver, Settle
 from clarion.ledger.change import Change
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
@@ -56,6 +56,19 @@ class Queue:
             )
             for record in records
         ]
+
+    async def load_lane(self, wanted: LoadLane) -> list[Event]:
+        """The lane's next rows, by ascending queue id."""
+        with store_errors("load a lane"):
+            records = await self._reading.fetch(
+                SQL["load_lane"],
+                wanted.receiver_id,
+                wanted.lane,
+                wanted.after_queue_id,
+                wanted.upto_queue_id,
+                wanted.limit,
+            )
+        return [_event(record) for record in records]
 
     async def settle(self, settlements: Sequence[Settle], obeyed: Sequence[int] = ()) -> None:
         """Store all of them and delete the orders that they carry out and those `obeyed`, or none of it.

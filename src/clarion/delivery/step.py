@@ -52,6 +52,16 @@ class ReceiverLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneLoaded:
+    """Rows of one lane read because the engine asked; `exhausted`: there were no more up to the queue id it named."""
+
+    receiver_id: int
+    lane: int
+    events: Sequence[Event]
+    exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A request came to its end, one way or the other."""
 
@@ -109,7 +119,18 @@ class SendingAllowed:
     allowed: bool
 
 
-Input = Configured | Loaded | ReceiverLoaded | Finished | Unsendable | Settled | Ticked | SendingAllowed | Commanded
+Input = (
+    Configured
+    | Loaded
+    | ReceiverLoaded
+    | LaneLoaded
+    | Finished
+    | Unsendable
+    | Settled
+    | Ticked
+    | SendingAllowed
+    | Commanded
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +173,17 @@ class LoadReceiver:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadLane:
+    """Read up to `limit` rows of the lane above `after_queue_id` and not above `upto_queue_id`."""
+
+    receiver_id: int
+    lane: int
+    after_queue_id: int
+    upto_queue_id: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Disable:
     """Take the receiver out of service, with a reason that its owner sees."""
 
@@ -166,4 +198,4 @@ class Obeyed:
     command_ids: tuple[int, ...]
 
 
-Effect = Send | Settle | LoadReceiver | Disable | Obeyed
+Effect = Send | Settle | LoadReceiver | LoadLane | Disable | Obeyed

@@ -30,7 +30,9 @@ from clarion.delivery.step import (
     Disable,
     Finished,
     Input,
+    LaneLoaded,
     Loaded,
+    LoadLane,
     LoadReceiver,
     Obeyed,
     ReceiverLoaded,
@@ -86,7 +88,7 @@ class Worker:
         self._last_queue_id = 0
         self._pending: list[Settle] = []
         self._settling: list[Settle] = []
-        self._wanted: deque[LoadReceiver] = deque()
+        self._wanted: deque[LoadReceiver | LoadLane] = deque()
         self._disabled: list[Disable] = []
         self._commands_wait = True
         self._commands_taken: set[int] = set()
@@ -173,7 +175,7 @@ class Worker:
                     self._send(event)
                 case Settle():
                     self._pending.append(effect)
-                case LoadReceiver():
+                case LoadReceiver() | LoadLane():
                     self._wanted.append(effect)
                     self._look.set()
                 case Disable():
@@ -275,10 +277,7 @@ class Worker:
             more = await self._load_tail(queue, last_queue_id)
             # One receiver's backlog at a time and in small pieces: new events of all others come in between.
             if self._wanted:
-                wanted = self._wanted.popleft()
-                limit = min(wanted.limit, LOAD_RECEIVER_ROWS_MAX)
-                events = await queue.load_receiver(replace(wanted, limit=limit))
-                self._apply(ReceiverLoaded(wanted.receiver_id, events, len(events) < limit))
+                await self._load_wanted(queue)
             if more or self._wanted:
                 await asyncio.sleep(0)
                 continue
@@ -300,6 +299,23 @@ class Worker:
             # What was passed over belongs to receivers whose rows are read apart: not to be scanned at each look.
             self._last_queue_id = max(self._last_queue_id, last_queue_id)
         return more
+
+    async def _load_wanted(self, queue: Queue) -> None:
+        """Read what the engine asked for first.
+
+        Taken off the line only when done: the engine asks once, and goes on waiting over the loss of a session.
+        """
+        wanted = self._wanted[0]
+        match wanted:
+            case LoadLane(receiver_id, lane):
+                events = await queue.load_lane(wanted)
+                loaded: Input = LaneLoaded(receiver_id, lane, events, len(events) < wanted.limit)
+            case LoadReceiver(receiver_id):
+                limit = min(wanted.limit, LOAD_RECEIVER_ROWS_MAX)
+                events = await queue.load_receiver(replace(wanted, limit=limit))
+                loaded = ReceiverLoaded(receiver_id, events, len(events) < limit)
+        self._wanted.popleft()
+        self._apply(loaded)
 
     def _look_for_commands(self) -> None:
         self._commands_wait = True

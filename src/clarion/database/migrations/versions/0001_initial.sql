@@ -307,6 +307,7 @@ CREATE TABLE clarion.queue (
     body_sha256 bytea
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 CREATE INDEX queue_of_receiver ON clarion.queue (receiver_id, queue_id);
+CREATE INDEX queue_of_lane ON clarion.queue (receiver_id, lane, queue_id);
 CREATE INDEX queue_of_event ON clarion.queue (event_id);
 COMMENT ON COLUMN clarion.queue.spent_count IS 'Attempts that count against the retry schedule; failures of our own do not.';
 COMMENT ON TABLE clarion.queue IS 'Open events. Born in the router''s statement, ended in a settle.';
