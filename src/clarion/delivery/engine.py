@@ -8,14 +8,15 @@ take turns. What is not loaded yet is asked for when a receiver's window has roo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import assert_never
 
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
+from clarion.core.ids import shard_of
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
@@ -35,6 +36,9 @@ from clarion.delivery.step import (
     SendingAllowed,
     Settle,
     Settled,
+    ShardsClaimed,
+    ShardsDraining,
+    ShardsReleased,
     Ticked,
     Unsendable,
 )
@@ -50,6 +54,7 @@ class _Receiver:
         "events",
         "in_flight",
         "lanes",
+        "leaving",
         "limit",
         "loaded_upto",
         "loading",
@@ -70,6 +75,7 @@ class _Receiver:
         self.loaded_upto = 0
         self.overflowing = False
         self.loading = False
+        self.leaving = False
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""
@@ -84,7 +90,7 @@ class _Receiver:
     def has_room(self) -> bool:
         """Whether a further request may be under way."""
         settings = self.settings
-        return settings is not None and settings.active and self.in_flight < settings.concurrency
+        return settings is not None and settings.active and not self.leaving and self.in_flight < settings.concurrency
 
 
 class Engine:
@@ -102,6 +108,7 @@ class Engine:
         self._timers: list[tuple[int, int, Event | _Receiver]] = []
         self._timer_numbers = count()
         self._sending_allowed = True
+        self._left: set[int] = set()
         self._effects: list[Effect] = []
 
     # ------------------------------------------------------------ what can be seen from outside
@@ -123,6 +130,15 @@ class Engine:
     def overflowing(self) -> list[int]:
         """Receivers whose further rows are left in the table until their window has room."""
         return [receiver_id for receiver_id, receiver in self._receivers.items() if receiver.overflowing]
+
+    def drained(self, shards: Collection[int]) -> bool:
+        """Whether no request of these shards is under way and no outcome of theirs is still to be stored."""
+        return not any(
+            event.state in (State.IN_FLIGHT, State.SETTLING)
+            for receiver_id, receiver in self._receivers.items()
+            if shard_of(receiver_id) in shards
+            for event in receiver.events.values()
+        )
 
     # ------------------------------------------------------------ the one entry
 
@@ -146,6 +162,12 @@ class Engine:
                 self._settle(event, None, Ending(Status.FAILED, reason))
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
+            case ShardsClaimed(shards):
+                self._left.difference_update(shards)
+            case ShardsDraining(shards):
+                self._shards_draining(shards)
+            case ShardsReleased(shards):
+                self._shards_released(shards)
             case Ticked():
                 pass
             case _:
@@ -169,6 +191,8 @@ class Engine:
 
     def _loaded(self, events: Iterable[Event], now: Now) -> None:
         for event in events:
+            if shard_of(event.receiver_id) in self._left:
+                continue
             receiver = self._receiver(event.receiver_id)
             if receiver.overflowing or receiver.loading:
                 continue
@@ -178,6 +202,8 @@ class Engine:
             self._admit(receiver, event, now)
 
     def _receiver_loaded(self, receiver_id: int, events: Iterable[Event], now: Now, *, exhausted: bool) -> None:
+        if shard_of(receiver_id) in self._left:
+            return
         receiver = self._receiver(receiver_id)
         receiver.loading = False
         receiver.overflowing = not exhausted
@@ -226,6 +252,32 @@ class Engine:
         self._leave_lane(receiver, event, now)
         self._refill(event.receiver_id, receiver)
 
+    # ------------------------------------------------------------ shards
+
+    def _shards_draining(self, shards: Collection[int]) -> None:
+        self._left.update(shards)
+        for receiver_id, receiver in self._receivers.items():
+            receiver.leaving = receiver.leaving or shard_of(receiver_id) in shards
+
+    def _shards_released(self, shards: Collection[int]) -> None:
+        if not self.drained(shards):
+            raise InvariantBroken("shards were released while their requests were under way")
+        self._left.update(shards)
+        gone = [receiver_id for receiver_id in self._receivers if shard_of(receiver_id) in shards]
+        forgotten = {id(self._receivers.pop(receiver_id)) for receiver_id in gone}
+        self._turns = deque(receiver for receiver in self._turns if id(receiver) not in forgotten)
+        # A timer left behind would bring its event, and with it the receiver, back to life.
+        self._timers = [
+            timer
+            for timer in self._timers
+            if (
+                shard_of(timer[2].receiver_id) not in shards
+                if isinstance(timer[2], Event)
+                else id(timer[2]) not in forgotten
+            )
+        ]
+        heapify(self._timers)
+
     # ------------------------------------------------------------ events and lanes
 
     def _receiver(self, receiver_id: int) -> _Receiver:
@@ -253,6 +305,8 @@ class Engine:
 
     def _cancel_if_deleted(self, receiver: _Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
+        if receiver.leaving:  # its next owner does it
+            return False
         if event.state not in (State.WAITING, State.READY):
             return False
         if receiver.settings is None:
@@ -265,6 +319,8 @@ class Engine:
 
     def _consider(self, receiver: _Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""
+        if receiver.leaving:
+            return
         if event.state not in (State.WAITING, State.READY):
             return
         expires_at = self._expires_at(event)
@@ -350,7 +406,7 @@ class Engine:
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = self._window - len(receiver.events)
-        if receiver.overflowing and not receiver.loading and room * 2 >= self._window:
+        if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))
 

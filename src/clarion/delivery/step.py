@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,7 +85,40 @@ class SendingAllowed:
     allowed: bool
 
 
-Input = Configured | Loaded | ReceiverLoaded | Finished | Unsendable | Settled | Ticked | SendingAllowed
+@dataclass(frozen=True, slots=True)
+class ShardsClaimed:
+    """These shards are owned from now on. An engine that was told of no shard owns all."""
+
+    shards: Collection[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsDraining:
+    """These shards are about to be given up: no new request is made for them."""
+
+    shards: Collection[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsReleased:
+    """These shards are not owned: everything about them is forgotten. None of their requests may be under way."""
+
+    shards: Collection[int]
+
+
+Input = (
+    Configured
+    | Loaded
+    | ReceiverLoaded
+    | Finished
+    | Unsendable
+    | Settled
+    | Ticked
+    | SendingAllowed
+    | ShardsClaimed
+    | ShardsDraining
+    | ShardsReleased
+)
 
 
 @dataclass(frozen=True, slots=True)
