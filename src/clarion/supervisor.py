@@ -31,10 +31,13 @@ class Part:
 
     roles: frozenset[str]
     listening: socket.socket | None = None
+    number: int = 1
 
     @property
     def name(self) -> str:
-        return "+".join(sorted(self.roles))
+        """What the log calls it; two parts never have the same."""
+        name = "+".join(sorted(self.roles))
+        return name if self.number == 1 else f"{name} {self.number}"
 
 
 class Supervisor:

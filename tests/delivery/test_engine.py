@@ -32,6 +32,9 @@ from clarion.delivery.step import (
     SendingAllowed,
     Settle,
     Settled,
+    ShardsClaimed,
+    ShardsDraining,
+    ShardsReleased,
     Ticked,
     Unsendable,
 )
@@ -652,3 +655,30 @@ def test_an_event_that_is_not_loaded_is_tried_at_once_when_it_is() -> None:
     w.answer(third)
     w.settle()
     assert w.ended[third.queue_id].command_ids == (9,)
+
+
+def test_a_released_shard_is_forgotten_with_its_timers_and_begins_anew_when_it_comes_back() -> None:
+    engine = Engine(Dice(1))
+    now = Now(0, EPOCH)
+    change = Change(1, 1, "ITEMS", "CREATE", "1", EPOCH, EPOCH, None, None, None, None, "{}")
+
+    def fresh() -> Event:
+        return Event(1, 1, 0, 1, 5, 1, 1, 1, change, 0, 0, None, None, None)
+
+    engine.handle(Configured({5: ReceiverSettings(5, retry_schedule_s=(0, 5))}, {1: None}), now)
+    (send,) = engine.handle(Loaded([fresh()]), now)
+    assert isinstance(send, Send)
+    engine.handle(ShardsDraining({5}), now)
+    assert not engine.drained({5})
+    (settle,) = engine.handle(Finished(send.event, FAILED), now)
+    assert isinstance(settle, Settle)
+    assert not engine.drained({5})
+    engine.handle(Settled([settle]), now)
+    assert engine.drained({5})
+    later = Now(10**12, EPOCH + timedelta(seconds=1000))
+    assert engine.handle(Ticked(), later) == [], "a shard that leaves sends nothing more"
+    engine.handle(ShardsReleased({5}), later)
+    assert (engine.loaded_count, engine.wake_ns()) == (0, None)
+    assert engine.handle(Loaded([fresh()]), later) == [], "rows of another's shard are left alone"
+    engine.handle(ShardsClaimed({5}), later)
+    assert [type(effect) for effect in engine.handle(Loaded([fresh()]), later)] == [Send]

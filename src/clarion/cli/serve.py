@@ -22,12 +22,20 @@ _INTERRUPTED = 130
     help="Run this role only; repeat for several. Default: all three.",
 )
 @click.option(
+    "--workers",
+    "workers_count",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes deliver; they and those of other hosts share the receivers.",
+)
+@click.option(
     "--adopt",
     "adopting",
     is_flag=True,
     help="The database is a restore or a clone, and this is where it lives now: start a new incarnation and deliver.",
 )
-def serve(roles: tuple[str, ...], *, adopting: bool) -> int:
+def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     """Run API, router and delivery.
 
     Prints `clarion ready on http://HOST:PORT` when requests are answered and changes are delivered. Logs go to stderr.
@@ -58,6 +66,10 @@ def serve(roles: tuple[str, ...], *, adopting: bool) -> int:
         parts = [Part(frozenset({"api"}), listening)] if listening is not None else []
         if wanted - {"api"}:
             parts.append(Part(wanted - {"api"}))
+        if "delivery" in wanted:
+            # The first one delivers beside the router; the others do nothing else.
+            further = range(2, workers_count + 1)
+            parts.extend(Part(frozenset({"delivery"}), number=number) for number in further)
 
         def ready() -> None:
             if listening is None:

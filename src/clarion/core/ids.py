@@ -18,6 +18,6 @@ SHARDS_COUNT = 64
 """Hash slices of receivers; fixed, because the shard is stored with each queue row."""
 
 
-def shard_of(receiver_id: ReceiverId) -> int:
+def shard_of(receiver_id: int) -> int:
     """The receiver's shard, in [0, SHARDS_COUNT)."""
     return receiver_id % SHARDS_COUNT

@@ -47,11 +47,12 @@ ORDER BY q.queue_id LIMIT $5;
 -- name: settle
 -- Attempts stored, ended events moved to history, failed ones given their next time, orders that are carried out
 -- deleted; whole or not at all.
--- The worker's own row is the fence: a take-over ends that row before it touches anything else.
+-- The worker's own row is the fence: a take-over ends that row before it touches anything else, and a release of shards
+-- counts it up, so that a settle made before is refused and can never meet a row that another worker owns.
 -- Safe to repeat after an answer was lost: rows already settled are left as they are.
 -- The keys stand there twice so that the rows are found by the index whatever the planner believes the table to hold.
 WITH fence AS (
-    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
+    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL AND releases = $27::integer FOR SHARE
 ), ended AS (
     DELETE FROM clarion.queue q
     USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bytea[])
@@ -85,7 +86,7 @@ WITH fence AS (
 ), obeyed AS (
     DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($26::bigint[])
 )
-SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker was taken over') END;
+SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker or its shards were taken over') END;
 
 -- name: look
 -- The configuration's version, and the last queue id whose row is committed: the router moves it with the rows.
@@ -113,34 +114,72 @@ UPDATE clarion.receivers
 SET active = false, disabled_reason = $2, etag = replace(gen_random_uuid()::text, '-', ''), updated = clock_timestamp()
 WHERE id = $1 AND active;
 
--- name: lock
--- Session lock of the worker that owns all shards.
-SELECT pg_try_advisory_lock(1129071954, 2);
-
--- name: take_over
--- Ends every worker that was, then owns all shards. In: name, pid of the locking session. Out: the worker's id.
-WITH ended AS (
-    UPDATE clarion.workers SET ended_at = clock_timestamp() WHERE ended_at IS NULL RETURNING id
-), mine AS (
-    INSERT INTO clarion.workers (name, backend_pid) SELECT $1, $2 FROM (SELECT count(*) FROM ended) AS first RETURNING id
-), owned AS (
-    UPDATE clarion.shards SET worker_id = mine.id FROM mine
+-- name: join
+-- A new worker with its session lock, which is held before the row can be seen. In: name. Out: id, releases.
+WITH mine AS (
+    INSERT INTO clarion.workers (name, backend_pid) VALUES ($1, pg_backend_pid()) RETURNING id, releases
 )
-SELECT id FROM mine;
+SELECT id, releases FROM mine WHERE pg_try_advisory_lock(1129071955, id::integer);
+
+-- name: lock
+-- In: worker. Whether this session holds the worker's lock now.
+SELECT pg_try_advisory_lock(1129071955, $1::integer);
+
+-- name: holder
+-- In: worker. Session that holds its lock.
+SELECT l.pid FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = $1::bigint::oid AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+-- name: rejoin
+-- The worker goes on with this session. In: worker. Out: releases; no row if the worker was ended.
+UPDATE clarion.workers SET backend_pid = pg_backend_pid(), beat_at = clock_timestamp()
+WHERE id = $1 AND ended_at IS NULL RETURNING id, releases;
 
 -- name: beat
 -- In: worker. Out: the database's clock; no row if the worker was ended.
 UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL RETURNING beat_at;
 
--- name: release
-UPDATE clarion.workers SET ended_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL;
+-- name: fence_dead
+-- Ends the rows of other workers whose lock nobody holds or that have not beaten for $2 seconds, which waits for their
+-- settles under way and refuses all later ones. Before their shards are touched. In: this worker, seconds. Out: their sessions.
+UPDATE clarion.workers w SET ended_at = clock_timestamp()
+WHERE w.ended_at IS NULL AND w.id <> $1
+  AND (w.beat_at < clock_timestamp() - make_interval(secs => $2)
+       OR NOT EXISTS (SELECT FROM pg_locks l
+                      WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = w.id::oid AND l.granted
+                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+RETURNING w.id, w.backend_pid;
 
--- name: frozen
--- The pid of a worker's session that holds the lock and has not beaten for $1 seconds; no row if all is well.
-SELECT w.backend_pid FROM clarion.workers w
-JOIN pg_locks l ON l.pid = w.backend_pid AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 2
-     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
-WHERE w.ended_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => $1);
+-- name: free
+-- Shards of ended workers, whoever ended them.
+UPDATE clarion.shards s SET worker_id = NULL FROM clarion.workers w WHERE w.id = s.worker_id AND w.ended_at IS NOT NULL;
+
+-- name: owners
+SELECT shard, worker_id FROM clarion.shards;
+
+-- name: live_workers
+SELECT id FROM clarion.workers WHERE ended_at IS NULL;
+
+-- name: claim
+-- Those of the shards that are free. In: worker, shards. Out: what it got.
+WITH fence AS (
+    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
+)
+UPDATE clarion.shards s SET worker_id = fence.id FROM fence
+WHERE s.shard = ANY ($2::smallint[]) AND s.worker_id IS NULL RETURNING s.shard;
+
+-- name: release
+-- Gives up shards, and with the new number refuses settles that were made before. In: worker, shards. Out: releases.
+WITH mine AS (
+    UPDATE clarion.workers SET releases = releases + 1 WHERE id = $1 AND ended_at IS NULL RETURNING id, releases
+), given AS (
+    UPDATE clarion.shards s SET worker_id = NULL FROM mine WHERE s.worker_id = mine.id AND s.shard = ANY ($2::smallint[])
+)
+SELECT releases FROM mine;
+
+-- name: leave
+UPDATE clarion.workers SET ended_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL;
 
 -- name: end_session
 SELECT pg_terminate_backend($1);

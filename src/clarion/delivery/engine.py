@@ -10,14 +10,15 @@ asked for when a receiver's window has room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import assert_never
 
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
+from clarion.core.ids import shard_of
 from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.lane import Lanes
@@ -44,6 +45,9 @@ from clarion.delivery.step import (
     SendingAllowed,
     Settle,
     Settled,
+    ShardsClaimed,
+    ShardsDraining,
+    ShardsReleased,
     Ticked,
     Unsendable,
 )
@@ -65,6 +69,7 @@ class _Receiver:
         "hurried_ahead",
         "in_flight",
         "lanes",
+        "leaving",
         "limit",
         "loaded_upto",
         "loading",
@@ -95,6 +100,7 @@ class _Receiver:
         self.hurried_ahead: dict[int, list[int]] = {}
         self.overflowing = False
         self.loading = False
+        self.leaving = False
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""
@@ -123,7 +129,7 @@ class _Receiver:
     def has_room(self) -> bool:
         """Whether a further request may be under way."""
         settings = self.settings
-        if settings is None or not settings.active or self.in_flight >= settings.concurrency:
+        if settings is None or not settings.active or self.leaving or self.in_flight >= settings.concurrency:
             return False
         if self.breaker.is_open:
             return self.probe is None
@@ -153,6 +159,7 @@ class Engine:
         self._timers: list[tuple[int, int, Event | _Receiver]] = []
         self._timer_numbers = count()
         self._sending_allowed = True
+        self._left: set[int] = set()
         self._effects: list[Effect] = []
 
     # ------------------------------------------------------------ what can be seen from outside
@@ -174,6 +181,15 @@ class Engine:
     def overflowing(self) -> list[int]:
         """Receivers whose further rows are left in the table until their window has room."""
         return [receiver_id for receiver_id, receiver in self._receivers.items() if receiver.overflowing]
+
+    def drained(self, shards: Collection[int]) -> bool:
+        """Whether no request of these shards is under way and no outcome of theirs is still to be stored."""
+        return not any(
+            event.state in (State.IN_FLIGHT, State.SETTLING)
+            for receiver_id, receiver in self._receivers.items()
+            if shard_of(receiver_id) in shards
+            for event in (*receiver.events.values(), *receiver.ended_ahead.values())
+        )
 
     # ------------------------------------------------------------ the one entry
 
@@ -202,6 +218,12 @@ class Engine:
                     self._commanded(command, now)
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
+            case ShardsClaimed(shards):
+                self._left.difference_update(shards)
+            case ShardsDraining(shards):
+                self._shards_draining(shards)
+            case ShardsReleased(shards):
+                self._shards_released(shards)
             case Ticked():
                 pass
             case _:
@@ -225,6 +247,8 @@ class Engine:
 
     def _loaded(self, events: Iterable[Event], now: Now) -> None:
         for event in events:
+            if shard_of(event.receiver_id) in self._left:
+                continue
             receiver = self._receiver(event.receiver_id)
             if receiver.overflowing or receiver.loading:
                 continue
@@ -234,6 +258,8 @@ class Engine:
             self._admit(receiver, event, now)
 
     def _receiver_loaded(self, receiver_id: int, events: Iterable[Event], now: Now, *, exhausted: bool) -> None:
+        if shard_of(receiver_id) in self._left:
+            return
         receiver = self._receiver(receiver_id)
         receiver.loading = False
         receiver.overflowing = not exhausted
@@ -243,6 +269,8 @@ class Engine:
 
     def _lane_loaded(self, loaded: LaneLoaded, now: Now) -> None:
         """Take the next events of a lane, and note whether that was all of its rest."""
+        if shard_of(loaded.receiver_id) in self._left:
+            return
         receiver = self._receiver(loaded.receiver_id)
         rests = receiver.lanes.rests
         rest = rests.get(loaded.lane)
@@ -320,7 +348,7 @@ class Engine:
         event.hurried_by = tuple(one for one in event.hurried_by if one not in settlement.command_ids)
         if settlement.ending is None:
             self._move(event, State.WAITING)
-            if event.cancelled_by:
+            if event.cancelled_by and not receiver.leaving:
                 self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
             elif not self._cancel_if_deleted(receiver, event):
                 self._hurry(receiver, event, now)
@@ -336,6 +364,8 @@ class Engine:
         self._refill(event.receiver_id, receiver)
 
     def _commanded(self, command: Command, now: Now) -> None:
+        if command.event is not None and shard_of(command.event.receiver_id) in self._left:
+            return  # its next owner does it
         match command.kind:
             case CommandKind.CANCEL:
                 self._cancel(command)
@@ -390,6 +420,32 @@ class Engine:
             if event.overtaken or receiver.lanes.is_head(event.lane, event):
                 self._consider(receiver, event, now)
 
+    # ------------------------------------------------------------ shards
+
+    def _shards_draining(self, shards: Collection[int]) -> None:
+        self._left.update(shards)
+        for receiver_id, receiver in self._receivers.items():
+            receiver.leaving = receiver.leaving or shard_of(receiver_id) in shards
+
+    def _shards_released(self, shards: Collection[int]) -> None:
+        if not self.drained(shards):
+            raise InvariantBroken("shards were released while their requests were under way")
+        self._left.update(shards)
+        gone = [receiver_id for receiver_id in self._receivers if shard_of(receiver_id) in shards]
+        forgotten = {id(self._receivers.pop(receiver_id)) for receiver_id in gone}
+        self._turns = deque(receiver for receiver in self._turns if id(receiver) not in forgotten)
+        # A timer left behind would bring its event, and with it the receiver, back to life.
+        self._timers = [
+            timer
+            for timer in self._timers
+            if (
+                shard_of(timer[2].receiver_id) not in shards
+                if isinstance(timer[2], Event)
+                else id(timer[2]) not in forgotten
+            )
+        ]
+        heapify(self._timers)
+
     # ------------------------------------------------------------ events and lanes
 
     def _receiver(self, receiver_id: int) -> _Receiver:
@@ -434,6 +490,8 @@ class Engine:
 
     def _cancel_if_deleted(self, receiver: _Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
+        if receiver.leaving:  # its next owner does it
+            return False
         if event.state not in (State.WAITING, State.READY):
             return False
         if receiver.settings is None:
@@ -446,6 +504,8 @@ class Engine:
 
     def _consider(self, receiver: _Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""
+        if receiver.leaving:
+            return
         if event.state not in (State.WAITING, State.READY):
             return
         expires_at = self._expires_at(event)
@@ -568,7 +628,7 @@ class Engine:
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = receiver.room(self._window)
-        if receiver.overflowing and not receiver.loading and room * 2 >= self._window:
+        if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))
 

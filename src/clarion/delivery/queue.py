@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 import orjson
 
-from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
@@ -17,22 +16,23 @@ from clarion.ledger.change import Change
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
 
-_SHARDS = list(range(SHARDS_COUNT))
-
 
 class Queue:
     """Statements on queue, events and attempts. Raises StoreUnavailable, Fenced or InvariantBroken."""
 
-    def __init__(self, reading: asyncpg.Connection, writing: asyncpg.Connection, worker_id: int) -> None:
+    def __init__(self, reading: asyncpg.Connection, writing: asyncpg.Connection, worker_id: int, releases: int) -> None:
         self._reading = reading
         self._writing = writing
         self._worker_id = worker_id
+        self.releases = releases
 
-    async def load_tail(self, after_queue_id: int, without_receivers: Sequence[int], limit: int) -> list[Event]:
-        """Rows above `after_queue_id`, by ascending queue id."""
+    async def load_tail(
+        self, shards: Collection[int], after_queue_id: int, without_receivers: Sequence[int], limit: int
+    ) -> list[Event]:
+        """Rows of the shards above `after_queue_id`, by ascending queue id."""
         with store_errors("load the queue"):
             records = await self._reading.fetch(
-                SQL["load_tail"], _SHARDS, after_queue_id, list(without_receivers), limit
+                SQL["load_tail"], list(shards), after_queue_id, list(without_receivers), limit
             )
         return [_event(record) for record in records]
 
@@ -44,10 +44,10 @@ class Queue:
             )
         return [_event(record) for record in records]
 
-    async def load_commands(self, taken: Collection[int], limit: int) -> list[Command]:
+    async def load_commands(self, shards: Collection[int], taken: Collection[int], limit: int) -> list[Command]:
         """Orders about events of these shards that are not among `taken`, by ascending id."""
         with store_errors("load commands"):
-            records = await self._reading.fetch(SQL["load_commands"], _SHARDS, list(taken), limit)
+            records = await self._reading.fetch(SQL["load_commands"], list(shards), list(taken), limit)
         return [
             Command(
                 record["command_id"],
@@ -73,7 +73,7 @@ class Queue:
     async def settle(self, settlements: Sequence[Settle], obeyed: Sequence[int] = ()) -> None:
         """Store all of them and delete the orders that they carry out and those `obeyed`, or none of it.
 
-        Raises Fenced if another worker took over.
+        Raises Fenced if another worker took over, or if shards were released meanwhile.
         """
         ended = [s for s in settlements if s.ending is not None]
         postponed = [s.event for s in settlements if s.ending is None]
@@ -107,6 +107,7 @@ class Queue:
                 [a.source_address for _, a in attempted],
                 [a.peer_address for _, a in attempted],
                 [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)],
+                self.releases,
             )
 
 

@@ -1,4 +1,4 @@
-"""Be the worker, or its standby: open sessions, own the shards, deliver, and begin again when a session is lost."""
+"""Be a worker: open sessions, own a share of the shards, deliver, and begin again when a session is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import asyncpg
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.database.pool import close
-from clarion.delivery.shard import Ownership
+from clarion.delivery.shard import LeasePolicy, Ownership
 from clarion.delivery.worker import Session, Worker, incarnation_of
 from clarion.sender.seal import Sealer
 from clarion.sender.send import Sender
@@ -31,11 +31,12 @@ async def run_delivery(
     random: Random,
     stopping: asyncio.Event,
     working: Callable[[bool], None] = lambda _: None,
+    policy: LeasePolicy = LeasePolicy(),
 ) -> None:
     """Deliver until `stopping`, then finish the requests under way and release the shards.
 
     `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
-    another's session). `working(True)` is called when this process owns the shards, `working(False)` when it ends.
+    another's session). `working(True)` is called when this process delivers, `working(False)` when it ends.
     """
     worker: Worker | None = None
     wait_s = 0.05
@@ -50,15 +51,14 @@ async def run_delivery(
             ):
                 opened.append(await open_session(part))
             owning, reading, writing, login = opened
-            ownership = Ownership(owning, login, name)
-            if not await ownership.acquire(stopping):
-                break
+            ownership = Ownership(owning, reading, login, policy)
             if worker is None:
-                worker = Worker(
-                    await ownership.take_over(), await incarnation_of(owning), sender, sealer, clock, random
-                )
+                standing = await ownership.join(name)
+                worker = Worker(standing.worker_id, await incarnation_of(owning), sender, sealer, clock, random)
                 _log.info("delivering, as worker %s", worker.worker_id)
-            session = Session(owning, reading, writing, ownership)
+            else:
+                standing = await ownership.rejoin(worker.worker_id)
+            session = Session(owning, reading, writing, ownership, standing.releases)
 
             def started() -> None:
                 nonlocal wait_s
@@ -66,7 +66,7 @@ async def run_delivery(
                 working(True)
 
             await worker.run(session, stopping, started)
-            await ownership.release(worker.worker_id)
+            await ownership.leave(worker.worker_id)
         except StoreUnavailable as error:
             _log.warning("delivery starts again in %.2f s: %s", wait_s, error)
             await asyncio.sleep(wait_s)

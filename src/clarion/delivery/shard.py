@@ -1,55 +1,86 @@
-"""Ownership of the shards: a session lock, a heartbeat, and a row that fences out whoever was before.
-
-For now one worker owns all shards and others stand by.
-"""
+"""Ownership of shards: a session lock and a heartbeat for each worker, and a row that fences out whoever was before."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
-from clarion.core.errors import Fenced
+from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.database.pool import store_errors
 from clarion.delivery.queue import SQL
 
 _log = logging.getLogger(__name__)
 
-BEAT_EVERY_S = 1.0
-LEASE_S = 10.0
-"""How long after its last heartbeat a worker may still send."""
-FROZEN_AFTER_S = 15.0
-"""How long after its last heartbeat a worker's session is ended by a standby; later than the lease's end."""
-STANDBY_EVERY_S = 0.25
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """When a worker may send and when it is taken for dead. All in seconds."""
+
+    beat_every_s: float = 1.0
+    lease_s: float = 10.0
+    """How long after its last heartbeat a worker may still send."""
+    frozen_after_s: float = 15.0
+    """How long after its last heartbeat the others fence a worker and end its session; later than the lease's end."""
+    share_every_s: float = 0.2
+    """How often a worker looks for dead ones and for its share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A worker as its row has it: its id, and how often it has released shards."""
+
+    worker_id: int
+    releases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The live workers, and each shard's owner (None: free)."""
+
+    workers: list[int]
+    owners: dict[int, int | None]
 
 
 class Ownership:
-    """The session that holds the lock. Raises StoreUnavailable when it is lost."""
+    """The worker's statements on clarion.workers and clarion.shards. Raises StoreUnavailable when a session is lost.
 
-    def __init__(self, owning: asyncpg.Connection, login: asyncpg.Connection, name: str) -> None:
+    `owning` holds the lock and beats. `reading` moves shards, in turn with the reads of the queue, so that none is read
+    while it changes hands. `login` may end another's session.
+    """
+
+    def __init__(
+        self, owning: asyncpg.Connection, reading: asyncpg.Connection, login: asyncpg.Connection, policy: LeasePolicy
+    ) -> None:
         self._owning = owning
+        self._reading = reading
         self._login = login
-        self._name = name
+        self.policy = policy
 
-    async def acquire(self, stopping: asyncio.Event) -> bool:
-        """Wait for the lock, ending the session of a frozen owner; False if told to stop first."""
-        while not stopping.is_set():
-            with store_errors("worker lock"):
-                if await self._owning.fetchval(SQL["lock"]):
-                    return True
-                frozen = await self._login.fetchval(SQL["frozen"], FROZEN_AFTER_S)
-                if frozen is not None:
-                    _log.warning("ending the session %s of a worker that stopped beating", frozen)
-                    await self._login.fetchval(SQL["end_session"], frozen)
-            await asyncio.sleep(STANDBY_EVERY_S)
-        return False
+    async def join(self, name: str) -> Standing:
+        """Become a new worker, without shards."""
+        with store_errors("join the workers"):
+            row = await self._owning.fetchrow(SQL["join"], name)
+        if row is None:
+            raise StoreUnavailable("the lock of a new worker is held by another session")
+        return Standing(row["id"], row["releases"])
 
-    async def take_over(self) -> int:
-        """End whoever was, own all shards; this worker's id."""
-        with store_errors("take over the shards"):
-            return int(await self._owning.fetchval(SQL["take_over"], self._name, self._owning.get_server_pid()))
+    async def rejoin(self, worker_id: int) -> Standing:
+        """Go on as the worker of a session that was lost. Raises Fenced if another ended it meanwhile."""
+        with store_errors("rejoin the workers"):
+            if not await self._owning.fetchval(SQL["lock"], worker_id):
+                # The server has not noticed yet that our own session is gone.
+                holder = await self._login.fetchval(SQL["holder"], worker_id)
+                if holder is not None:
+                    await self._login.fetchval(SQL["end_session"], holder)
+                raise StoreUnavailable("this worker's former session still holds its lock")
+            row = await self._owning.fetchrow(SQL["rejoin"], worker_id)
+        if row is None:
+            raise Fenced("another worker took over the shards")
+        return Standing(row["id"], row["releases"])
 
     async def beat(self, worker_id: int) -> datetime:
         """Still alive; the database's clock. Raises Fenced if another took over."""
@@ -59,7 +90,36 @@ class Ownership:
             raise Fenced("another worker took over the shards")
         return moment
 
-    async def release(self, worker_id: int) -> None:
-        """Give the shards up at once, rather than when the session ends."""
-        with store_errors("release the shards"):
-            await self._owning.execute(SQL["release"], worker_id)
+    async def look(self, worker_id: int) -> Shares:
+        """Fence the dead, free their shards, and say who is there. Raises Fenced if this worker was taken for dead."""
+        with store_errors("look at the workers"):
+            for dead in await self._reading.fetch(SQL["fence_dead"], worker_id, self.policy.frozen_after_s):
+                _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
+                holder = await self._login.fetchval(SQL["holder"], dead["id"])
+                if holder is not None:
+                    await self._login.fetchval(SQL["end_session"], holder)
+            await self._reading.execute(SQL["free"])
+            workers = [row["id"] for row in await self._reading.fetch(SQL["live_workers"])]
+            owners = {row["shard"]: row["worker_id"] for row in await self._reading.fetch(SQL["owners"])}
+        if worker_id not in workers:
+            raise Fenced("another worker took over the shards")
+        return Shares(workers, owners)
+
+    async def claim(self, worker_id: int, shards: Collection[int]) -> list[int]:
+        """Those of the shards that were still free, owned now."""
+        with store_errors("claim shards"):
+            return [row["shard"] for row in await self._reading.fetch(SQL["claim"], worker_id, list(shards))]
+
+    async def release(self, worker_id: int, shards: Collection[int]) -> int:
+        """Give shards up; the new count of releases. No settle of this worker may be under way."""
+        with store_errors("release shards"):
+            releases: int | None = await self._reading.fetchval(SQL["release"], worker_id, list(shards))
+        if releases is None:
+            raise Fenced("another worker took over the shards")
+        return releases
+
+    async def leave(self, worker_id: int) -> None:
+        """Give everything up at once, rather than when the session ends."""
+        with store_errors("leave the workers"):
+            await self._owning.execute(SQL["leave"], worker_id)
+            await self._owning.execute(SQL["free"])

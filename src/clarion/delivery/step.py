@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -119,6 +119,27 @@ class SendingAllowed:
     allowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ShardsClaimed:
+    """These shards are owned from now on. An engine that was told of no shard owns all."""
+
+    shards: Collection[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsDraining:
+    """These shards are about to be given up: no new request is made for them."""
+
+    shards: Collection[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsReleased:
+    """These shards are not owned: everything about them is forgotten. None of their requests may be under way."""
+
+    shards: Collection[int]
+
+
 Input = (
     Configured
     | Loaded
@@ -130,6 +151,9 @@ Input = (
     | Ticked
     | SendingAllowed
     | Commanded
+    | ShardsClaimed
+    | ShardsDraining
+    | ShardsReleased
 )
 
 

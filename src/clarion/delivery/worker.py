@@ -18,13 +18,15 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import ClarionError, Fenced, InvariantBroken
+from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.database.pool import store_errors
 from clarion.delivery.body import render
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
 from clarion.delivery.receivers import Receivers, load_receivers, look
-from clarion.delivery.shard import BEAT_EVERY_S, LEASE_S, Ownership
+from clarion.delivery.shard import Ownership
+from clarion.delivery.share import next_move
 from clarion.delivery.step import (
     Commanded,
     Disable,
@@ -40,9 +42,13 @@ from clarion.delivery.step import (
     SendingAllowed,
     Settle,
     Settled,
+    ShardsClaimed,
+    ShardsDraining,
+    ShardsReleased,
     Ticked,
     Unsendable,
 )
+from clarion.delivery.tail import Tail
 from clarion.sender.outcome import Attempt
 from clarion.sender.seal import Sealer
 from clarion.sender.send import Sender
@@ -70,10 +76,11 @@ class Session:
     reading: asyncpg.Connection
     writing: asyncpg.Connection
     ownership: Ownership
+    releases: int
 
 
 class Worker:
-    """One owner of the shards. It survives the loss of its sessions as long as nobody took over meanwhile."""
+    """One owner of shards. It survives the loss of its sessions as long as nobody took over meanwhile."""
 
     def __init__(
         self, worker_id: int, incarnation: str, sender: Sender, sealer: Sealer, clock: Clock, random: Random
@@ -85,7 +92,14 @@ class Worker:
         self._clock = clock
         self._engine = Engine(random)
         self._receivers: Receivers | None = None
-        self._last_queue_id = 0
+        self._shards: set[int] = set()
+        self._leaving: set[int] = set()
+        self._tail = Tail()
+        self._engine.handle(ShardsReleased(range(SHARDS_COUNT)), clock.now())
+        self._shared_ns = 0
+        self._ending = False
+        # A release never overlaps a settle: what it refuses is only what nobody waits for any more.
+        self._outcomes = asyncio.Lock()
         self._pending: list[Settle] = []
         self._settling: list[Settle] = []
         self._wanted: deque[LoadReceiver | LoadLane] = deque()
@@ -110,9 +124,11 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
-        queue = Queue(session.reading, session.writing, self.worker_id)
+        queue = Queue(session.reading, session.writing, self.worker_id, session.releases)
         await self._beat(session.ownership)
         await self._configure(session.reading)
+        await self._find_again(session.ownership)
+        await self._share(queue, session.ownership)
         # Once before the first request, so that planning the statement does not delay the first outcomes.
         await queue.settle([])
         await session.owning.add_listener("clarion_queue", lambda *_: self._look.set())
@@ -124,7 +140,7 @@ class Worker:
         working()
         tasks = [
             asyncio.create_task(self._beat_forever(session.ownership), name="worker heartbeat"),
-            asyncio.create_task(self._load_forever(queue, session.reading), name="worker load"),
+            asyncio.create_task(self._load_forever(queue, session.reading, session.ownership), name="worker load"),
             asyncio.create_task(self._settle_forever(queue), name="worker settle"),
         ]
         stop = asyncio.create_task(_until(stopping))
@@ -146,6 +162,7 @@ class Worker:
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; wait until those under way are answered and settled, or a session is lost."""
+        self._ending = True
         self._apply(SendingAllowed(allowed=False))
         assert self._failed is not None
         while self._engine.in_flight or self._pending or self._settling:
@@ -250,29 +267,81 @@ class Worker:
             wait_s = max(0, due_ns - self._clock.monotonic_ns()) / 1e9
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._guarded, Ticked())
 
+    # ------------------------------------------------------------ shards
+
+    async def _find_again(self, ownership: Ownership) -> None:
+        """After a session was lost, perhaps with the answer to a claim or a release: what the table says holds."""
+        owners = (await ownership.look(self.worker_id)).owners
+        owned = {shard for shard, owner in owners.items() if owner == self.worker_id}
+        self._forget(self._shards - owned)
+        self._take(owned - self._shards)
+
+    async def _share(self, queue: Queue, ownership: Ownership) -> None:
+        """Move towards this worker's share. Runs in turn with the reads of the queue, never beside one."""
+        if self._ending:
+            return
+        if self._leaving and self._engine.drained(self._leaving):
+            async with self._outcomes:
+                queue.releases = await ownership.release(self.worker_id, self._leaving)
+            self._forget(set(self._leaving))
+        now_ns = self._clock.monotonic_ns()
+        if self._leaving or now_ns - self._shared_ns < ownership.policy.share_every_s * 1e9:
+            return
+        self._shared_ns = now_ns
+        shares = await ownership.look(self.worker_id)
+        move = next_move(self.worker_id, shares.workers, shares.owners)
+        if move.release:
+            self._leaving = set(move.release)
+            self._tail.without(self._leaving)
+            self._apply(ShardsDraining(frozenset(self._leaving)))
+            self._look.set()
+        elif move.claim:
+            self._take(set(await ownership.claim(self.worker_id, move.claim)))
+
+    def _take(self, shards: set[int]) -> None:
+        if shards:
+            self._shards |= shards
+            self._tail.claimed(shards)
+            self._commands_wait = True
+            self._apply(ShardsClaimed(shards))
+
+    def _forget(self, shards: set[int]) -> None:
+        if shards:
+            self._shards -= shards
+            self._leaving -= shards
+            self._tail.without(shards)
+            # What was to be read begins behind rows that are forgotten now.
+            self._wanted = deque(wanted for wanted in self._wanted if shard_of(wanted.receiver_id) not in shards)
+            # Their orders are the next owner's, which this worker may be once more.
+            self._commands_taken.clear()
+            self._commands_wait = True
+            self._apply(ShardsReleased(shards))
+            _log.info("released %s shards", len(shards))
+
     # ------------------------------------------------------------ the loops
 
     async def _beat(self, ownership: Ownership) -> None:
         asked_ns = self._clock.lease_ns()
         self._clock.learn_wall(await ownership.beat(self.worker_id))
-        self._lease_until_ns = asked_ns + round(LEASE_S * 1e9)
+        self._lease_until_ns = asked_ns + round(ownership.policy.lease_s * 1e9)
 
     async def _beat_forever(self, ownership: Ownership) -> None:
         while True:
-            await asyncio.sleep(BEAT_EVERY_S)
+            await asyncio.sleep(ownership.policy.beat_every_s)
             await self._beat(ownership)
 
     async def _configure(self, reading: asyncpg.Connection) -> None:
         self._receivers = await load_receivers(reading, self._sealer)
         self._apply(self._receivers.configured)
 
-    async def _load_forever(self, queue: Queue, reading: asyncpg.Connection) -> None:
+    async def _load_forever(self, queue: Queue, reading: asyncpg.Connection, ownership: Ownership) -> None:
         while True:
             self._look.clear()
             version, last_queue_id = await look(reading)
             if self._receivers is None or version != self._receivers.version:
                 await self._configure(reading)
             await self._carry_out_disabling(reading)
+            await self._share(queue, ownership)
             await self._load_commands(queue)
             more = await self._load_tail(queue, last_queue_id)
             # One receiver's backlog at a time and in small pieces: new events of all others come in between.
@@ -290,15 +359,16 @@ class Worker:
         """Load what is new up to `last_queue_id` at least, the last that was committed; whether there may be more."""
         if self._engine.loaded_count >= LOADED_MAX:
             return False
-        events = await queue.load_tail(self._last_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
-        more = len(events) == LOAD_ROWS_MAX
+        cursor = self._tail.next()
+        events = await queue.load_tail(cursor.shards, cursor.after_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
+        full = len(events) == LOAD_ROWS_MAX
         if events:
-            self._last_queue_id = events[-1].queue_id
             self._apply(Loaded(events))
-        if not more:
-            # What was passed over belongs to receivers whose rows are read apart: not to be scanned at each look.
-            self._last_queue_id = max(self._last_queue_id, last_queue_id)
-        return more
+        # Only after the engine has them: the cursor says what it knows. What was passed over belongs to receivers whose
+        # rows are read apart: not to be scanned at each look.
+        seen = events[-1].queue_id if events else 0
+        self._tail.seen(cursor, seen if full else max(seen, last_queue_id), more=full)
+        return full or self._tail.catching_up
 
     async def _load_wanted(self, queue: Queue) -> None:
         """Read what the engine asked for first.
@@ -325,7 +395,7 @@ class Worker:
         """Tell the engine what was ordered; looked for only after a notice and when a session begins."""
         while self._commands_wait:
             self._commands_wait = False
-            commands = await queue.load_commands(self._commands_taken, COMMANDS_MAX)
+            commands = await queue.load_commands(self._shards - self._leaving, self._commands_taken, COMMANDS_MAX)
             self._commands_taken.update(command.command_id for command in commands)
             self._commands_wait = self._commands_wait or len(commands) == COMMANDS_MAX
             if commands:
@@ -350,11 +420,14 @@ class Worker:
                     self._settle_now.clear()
             # Still in the list until they are deleted: if the session is lost here, the next settle deletes them.
             obeyed = tuple(self._obeyed)
-            await queue.settle(self._settling, obeyed)
+            async with self._outcomes:
+                await queue.settle(self._settling, obeyed)
             del self._obeyed[: len(obeyed)]
             settled, self._settling = self._settling, []
             self._commands_taken.difference_update(obeyed, *(settle.command_ids for settle in settled))
             self._apply(Settled(settled))
+            if self._leaving:
+                self._look.set()
             if not self._pending:
                 self._idle.set()
 

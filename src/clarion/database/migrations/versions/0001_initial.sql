@@ -366,9 +366,11 @@ CREATE TABLE clarion.workers (
     backend_pid integer NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
     beat_at timestamptz NOT NULL DEFAULT now(),
+    releases integer NOT NULL DEFAULT 0,
     ended_at timestamptz
 );
 COMMENT ON COLUMN clarion.workers.ended_at IS 'Set by a take-over before it touches the shards: the fence that refuses late settles.';
+COMMENT ON COLUMN clarion.workers.releases IS 'How often the worker gave shards up; a settle made before the last time is refused.';
 
 CREATE TABLE clarion.shards (
     shard smallint PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),

@@ -1,0 +1,105 @@
+"""Several workers: shares, hand-over and death, while receivers are served."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from typing import Self
+
+import psycopg
+import pytest
+
+from harness.deployment import Deployment
+from harness.process import children_of
+
+pytestmark = pytest.mark.data_path
+
+RECEIVERS = 6
+CONCURRENCY = 2
+ITEMS = 10
+DELIVERY = ("--role", "delivery")
+SHARES = """
+    SELECT array_agg(n ORDER BY n) FROM (
+        SELECT count(s.shard) AS n FROM clarion.workers w LEFT JOIN clarion.shards s ON s.worker_id = w.id
+        WHERE w.ended_at IS NULL GROUP BY w.id) AS counted
+"""
+
+
+class Load:
+    """An application that updates its rows, each change its own transaction, until the block ends."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.versions: Counter[int] = Counter()
+
+    def __enter__(self) -> Self:
+        deployment = self._deployment
+        deployment.attach()
+        for _ in range(RECEIVERS):
+            deployment.subscribe(deployment.register(concurrency=CONCURRENCY))
+        deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
+        self.versions.update(range(1, ITEMS + 1))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        with psycopg.connect(self._deployment.database.url, autocommit=True) as connection:
+            item = 0
+            while not self._stop.wait(0.02):
+                item = item % ITEMS + 1
+                connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (item,))
+                self.versions[item] += 1
+
+
+def wait_for_shares(deployment: Deployment, *shares: int) -> None:
+    deployment.wait_for_row(f"SELECT FROM ({SHARES}) AS s (shares) WHERE shares = %s::bigint[]", list(shares))
+
+
+def more(deployment: Deployment, requests: int = 60) -> None:
+    deployment.receiver.wait_for(deployment.receiver.count() + requests)
+
+
+def test_workers_share_evenly_and_one_that_joins_or_leaves_causes_no_duplicate(deployment: Deployment) -> None:
+    with Load(deployment) as load:
+        first = deployment.serve("--role", "router", *DELIVERY)
+        wait_for_shares(deployment, 64)
+        more(deployment)
+        second = deployment.serve(*DELIVERY, "--workers", "2")
+        wait_for_shares(deployment, 20, 22, 22)
+        more(deployment)
+        second.stop()
+        wait_for_shares(deployment, 64)
+        more(deployment)
+    deployment.wait_until_settled()
+    first.stop()
+    deployment.check(committed_versions=dict(load.versions), duplicates_max=0)
+
+
+def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_flight(deployment: Deployment) -> None:
+    with Load(deployment) as load:
+        serve = deployment.serve("--role", "router", *DELIVERY, "--workers", "3")
+        wait_for_shares(deployment, 20, 22, 22)
+        (routers,) = deployment.rows(
+            "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1129071954 AND objid = 1 AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        assert routers == (1,)
+        more(deployment)
+        for _ in range(2):
+            (before,) = deployment.rows("SELECT max(id) FROM clarion.workers")
+            # The first child is the one with the router: a killed worker and a killed router in one, then again.
+            os.kill(children_of(serve.pid)[0], signal.SIGKILL)
+            deployment.wait_for_row("SELECT FROM clarion.workers WHERE id > %s AND ended_at IS NULL", before[0])
+            wait_for_shares(deployment, 20, 22, 22)
+            more(deployment)
+    deployment.wait_until_settled()
+    serve.stop()
+    deployment.check(committed_versions=dict(load.versions), duplicates_max=2 * RECEIVERS * CONCURRENCY * 2)
