@@ -83,6 +83,25 @@ def test_workers_share_evenly_and_one_that_joins_or_leaves_causes_no_duplicate(d
     deployment.check(committed_versions=dict(load.versions), duplicates_max=0)
 
 
+def test_workers_that_lose_their_sessions_together_settle_what_they_hold_and_send_nothing_again(
+    deployment: Deployment,
+) -> None:
+    with Load(deployment) as load:
+        serve = deployment.serve("--role", "router", *DELIVERY, "--workers", "3")
+        wait_for_shares(deployment, 20, 22, 22)
+        for _ in range(3):
+            more(deployment)
+            deployment.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE 'clarion %%'"
+            )
+        more(deployment)
+        wait_for_shares(deployment, 20, 22, 22)
+    deployment.wait_until_settled()
+    serve.stop()
+    deployment.check(committed_versions=dict(load.versions), duplicates_max=0)
+
+
 def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_flight(deployment: Deployment) -> None:
     with Load(deployment) as load:
         serve = deployment.serve("--role", "router", *DELIVERY, "--workers", "3")
@@ -95,7 +114,6 @@ def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_fli
         more(deployment)
         for _ in range(2):
             (before,) = deployment.rows("SELECT max(id) FROM clarion.workers")
-            # The first child is the one with the router: a killed worker and a killed router in one, then again.
             os.kill(children_of(serve.pid)[0], signal.SIGKILL)
             deployment.wait_for_row("SELECT FROM clarion.workers WHERE id > %s AND ended_at IS NULL", before[0])
             wait_for_shares(deployment, 20, 22, 22)

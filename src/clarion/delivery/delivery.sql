@@ -142,11 +142,12 @@ UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_a
 
 -- name: fence_dead
 -- Ends the rows of other workers whose lock nobody holds or that have not beaten for $2 seconds, which waits for their
--- settles under way and refuses all later ones. Before their shards are touched. In: this worker, seconds. Out: their sessions.
+-- settles under way and refuses all later ones. Before their shards are touched. In: this worker, seconds, whether a lock
+-- that nobody holds is enough. Out: their sessions.
 UPDATE clarion.workers w SET ended_at = clock_timestamp()
 WHERE w.ended_at IS NULL AND w.id <> $1
   AND (w.beat_at < clock_timestamp() - make_interval(secs => $2)
-       OR NOT EXISTS (SELECT FROM pg_locks l
+       OR $3::boolean AND NOT EXISTS (SELECT FROM pg_locks l
                       WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = w.id::oid AND l.granted
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
 RETURNING w.id, w.backend_pid;

@@ -27,6 +27,8 @@ class LeasePolicy:
     """How long after its last heartbeat the others fence a worker and end its session; later than the lease's end."""
     share_every_s: float = 0.2
     """How often a worker looks for dead ones and for its share."""
+    patience_s: float = 3.0
+    """After it lost a session itself, how long a worker leaves others the time to come back from what hit them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,15 @@ class Ownership:
             raise Fenced("another worker took over the shards")
         return moment
 
-    async def look(self, worker_id: int) -> Shares:
-        """Fence the dead, free their shards, and say who is there. Raises Fenced if this worker was taken for dead."""
+    async def look(self, worker_id: int, *, patient: bool) -> Shares:
+        """Fence the dead, free their shards, and say who is there. Raises Fenced if this worker was taken for dead.
+
+        `patient`: those who lost their session are not dead before they have stopped beating for long.
+        """
         with store_errors("look at the workers"):
-            for dead in await self._reading.fetch(SQL["fence_dead"], worker_id, self.policy.frozen_after_s):
+            for dead in await self._reading.fetch(
+                SQL["fence_dead"], worker_id, self.policy.frozen_after_s, not patient
+            ):
                 _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
                 holder = await self._login.fetchval(SQL["holder"], dead["id"])
                 if holder is not None:

@@ -25,7 +25,7 @@ from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
 from clarion.delivery.receivers import Receivers, load_receivers, look
-from clarion.delivery.shard import Ownership
+from clarion.delivery.shard import Ownership, Shares
 from clarion.delivery.share import next_move
 from clarion.delivery.step import (
     Commanded,
@@ -97,6 +97,7 @@ class Worker:
         self._tail = Tail()
         self._engine.handle(ShardsReleased(range(SHARDS_COUNT)), clock.now())
         self._shared_ns = 0
+        self._patient_until_ns: int | None = None
         self._ending = False
         # A release never overlaps a settle: what it refuses is only what nobody waits for any more.
         self._outcomes = asyncio.Lock()
@@ -127,6 +128,10 @@ class Worker:
         queue = Queue(session.reading, session.writing, self.worker_id, session.releases)
         await self._beat(session.ownership)
         await self._configure(session.reading)
+        now_ns = self._clock.monotonic_ns()
+        # A first session is nobody's loss. After a later one, whatever ended it may have hit the others too.
+        first = self._patient_until_ns is None
+        self._patient_until_ns = now_ns + (0 if first else round(session.ownership.policy.patience_s * 1e9))
         await self._find_again(session.ownership)
         await self._share(queue, session.ownership)
         # Once before the first request, so that planning the statement does not delay the first outcomes.
@@ -269,9 +274,13 @@ class Worker:
 
     # ------------------------------------------------------------ shards
 
+    async def _look_at_workers(self, ownership: Ownership) -> Shares:
+        patient = self._patient_until_ns is not None and self._clock.monotonic_ns() < self._patient_until_ns
+        return await ownership.look(self.worker_id, patient=patient)
+
     async def _find_again(self, ownership: Ownership) -> None:
         """After a session was lost, perhaps with the answer to a claim or a release: what the table says holds."""
-        owners = (await ownership.look(self.worker_id)).owners
+        owners = (await self._look_at_workers(ownership)).owners
         owned = {shard for shard, owner in owners.items() if owner == self.worker_id}
         self._forget(self._shards - owned)
         self._take(owned - self._shards)
@@ -288,7 +297,7 @@ class Worker:
         if self._leaving or now_ns - self._shared_ns < ownership.policy.share_every_s * 1e9:
             return
         self._shared_ns = now_ns
-        shares = await ownership.look(self.worker_id)
+        shares = await self._look_at_workers(ownership)
         move = next_move(self.worker_id, shares.workers, shares.owners)
         if move.release:
             self._leaving = set(move.release)
