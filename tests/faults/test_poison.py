@@ -89,7 +89,7 @@ def test_a_row_that_kills_the_router_is_routed_unevaluated_and_everything_else_a
     assert ledger == [(item, 1) for item in range(1, 701)] + updated, "all of it, once, in order"
     sent = deployment.rows("SELECT position FROM clarion.queue ORDER BY queue_id")
     assert sent == deployment.rows("SELECT position FROM clarion.ledger WHERE resource = 'ITEMS' ORDER BY position")
-    assert deployment.rows("SELECT ended_well FROM clarion.router") == [(True,)]
+    assert deployment.rows("SELECT ended_well, batch_ids FROM clarion.router") == [(True, None)]
 
 
 def test_kills_from_outside_leave_a_short_careful_phase_and_mark_nothing(deployment: Deployment) -> None:

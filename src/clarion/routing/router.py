@@ -138,6 +138,8 @@ class Router:
                 await self._understand_abort()
                 continue
             break
+        if portion and not portion.evaluated:
+            await self._store.unmark()
         self._suspected = portion.rest if portion else None
         self._numbers = batch.after
         self._floor.wrote(xid)
