@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import asyncpg
 
@@ -18,9 +19,10 @@ from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.database.pool import BatchAborted, close
 from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
+from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
 from clarion.routing.match import Index
 from clarion.routing.order import dominant, in_order, missing_predecessors, shared
-from clarion.routing.stamp import Numbers, ScanFloor, stamp
+from clarion.routing.stamp import Batch, Evaluate, Numbers, ScanFloor, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
 
 _log = logging.getLogger(__name__)
@@ -54,11 +56,24 @@ class RouterPolicy:
 class Router:
     """One incarnation of the router on one session. `run` works until stopped or until the session is lost."""
 
-    def __init__(self, store: RouterStore, clock: Clock, random: Random, policy: RouterPolicy) -> None:
+    def __init__(
+        self,
+        store: RouterStore,
+        clock: Clock,
+        random: Random,
+        policy: RouterPolicy,
+        evaluate: Evaluate | None = None,
+        marked: Marker | None = None,
+    ) -> None:
+        """`evaluate` is asked of each matched change. `marked` is what an incarnation before, in this process, left."""
         self._store = store
         self._clock = clock
         self._random = random
         self._policy = policy
+        self._evaluate = evaluate
+        self.marked = marked
+        self._suspected: Marker | None = None
+        self._careful_until: int | None = None
         self._floor = ScanFloor()
         self._numbers = Numbers(0, 0, 0, {}, {})
         self._configuration = Configuration(0, (), {}, {})
@@ -83,8 +98,14 @@ class Router:
                 continue
             busy = now_ns - worked_ns < self._policy.busy_for_ns
             await _pause(stopping, self._policy.poll_busy_s if busy else self._policy.poll_idle_s)
+        await self._store.end_well()
 
     async def _start(self) -> None:
+        beginning = await self._store.begin(self.marked)
+        self.marked, self._suspected = None, beginning.suspected
+        if not beginning.ended_well or beginning.suspected is not None:
+            self._careful_until = beginning.sequence_last
+            _log.info("the router before ended badly: careful up to outbox row %s", beginning.sequence_last)
         position, event_id, queue_id = await self._store.counters()
         self._numbers = Numbers(position, event_id, queue_id, {}, {})
         await self._reload()
@@ -103,22 +124,69 @@ class Router:
         if not look.rows:
             return requests
         self._floor.read(look.sequence_last)
-        rows = await self._choose(look, limit)
+        portion: Portion | None = None
+        if self._careful(look):
+            rows, portion = await self._choose_carefully(look, limit)
+        else:
+            rows = await self._choose(look, limit)
         owners = await self._owners(rows)
         while True:
-            salts = self._random.token(SALT_BYTES * len(rows))
-            batch = stamp([(row, owners[row.outbox_id]) for row in rows], self._numbers, self._index, look.now, salts)
+            batch = await self._stamp([(row, owners[row.outbox_id]) for row in rows], look.now, portion)
             try:
                 xid = await self._store.write(batch, self._configuration.version)
             except BatchAborted:
                 await self._understand_abort()
                 continue
             break
+        if portion and not portion.evaluated:
+            await self._store.unmark()
+        self._suspected = portion.rest if portion else None
         self._numbers = batch.after
         self._floor.wrote(xid)
         self._others_floor.wrote(xid)
         self.batches_count += 1
         return len(rows) + requests
+
+    def _careful(self, look: Look) -> bool:
+        """Whether rows still wait that waited when this router followed one that ended badly."""
+        if self._careful_until is not None and self._suspected is None and look.rows[0].outbox_id > self._careful_until:
+            self._careful_until = None
+        return self._careful_until is not None
+
+    async def _choose_carefully(self, look: Look, limit: int) -> tuple[list[Captured], Portion]:
+        """The batch as ever, unless rows are suspected: then these, or a part of them."""
+        rows: list[Captured] = []
+        if self._suspected is not None:
+            rows = await self._store.waiting_by_id(self._suspected.outbox_ids)
+        suspected = self._suspected if rows else None
+        rows = rows or await self._choose(look, limit)
+        outbox_ids = tuple(row.outbox_id for row in rows)
+        portion = next_portion(still_waiting(suspected, outbox_ids) if suspected else Marker(outbox_ids))
+        rows = rows[: len(portion.marker.outbox_ids)]
+        if not portion.evaluated:
+            _log.critical(
+                "outbox row %s (%s %s) kills the router: routed without evaluating what its subscriptions ask of it",
+                rows[0].outbox_id,
+                rows[0].resource,
+                rows[0].object_id,
+            )
+        return rows, portion
+
+    async def _stamp(self, rows: Sequence[tuple[Captured, int]], now: datetime, portion: Portion | None) -> Batch:
+        """The batch; a careful router says before what it evaluates, and after that it lives."""
+        salts = self._random.token(SALT_BYTES * len(rows))
+        if portion is None:
+            return stamp(rows, self._numbers, self._index, now, salts, self._evaluate)
+        if not portion.evaluated:
+            unevaluated = portion.marker.outbox_ids
+            return stamp(rows, self._numbers, self._index, now, salts, self._evaluate, unevaluated)
+        self.marked = portion.marker
+        await self._store.mark(portion.marker)
+        batch = stamp(rows, self._numbers, self._index, now, salts, self._evaluate)
+        # Not only after the write: who is killed while the database lets it wait did not die of these rows.
+        await self._store.unmark()
+        self.marked = None
+        return batch
 
     async def _take_requests(self) -> int:
         """Make queue rows for the retries that are asked for; how many queue ids they took."""
@@ -231,15 +299,19 @@ async def run_router(
     stopping: asyncio.Event,
     working: Callable[[bool], None] = lambda _: None,
     policy: RouterPolicy | None = None,
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Be the router, or its standby, until `stopping`; lost sessions are opened again.
 
     `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
     another's session). `working(True)` is called when this process becomes the router, `working(False)` when it ends.
+    `evaluate` is asked of each change that subscriptions match; today they ask nothing.
     """
     policy = policy or RouterPolicy()
     wait_s = 0.05
+    marked: Marker | None = None
     while not stopping.is_set():
+        router: Router | None = None
         writing: asyncpg.Connection | None = None
         watching: asyncpg.Connection | None = None
         try:
@@ -256,13 +328,15 @@ async def run_router(
             await watch.beat(store.backend_pid)
             working(True)
             wait_s = 0.05
-            await _route_and_beat(Router(store, clock, random, policy), watch, store.backend_pid, stopping, policy)
+            router = Router(store, clock, random, policy, evaluate, marked)
+            await _route_and_beat(router, watch, store.backend_pid, stopping, policy)
         except (StoreUnavailable, Fenced) as error:
             _log.warning("router starts again in %.2f s: %s", wait_s, error)
             await _pause(stopping, wait_s)
             wait_s = min(wait_s * 2, 2.0)
         finally:
             working(False)
+            marked = router.marked if router is not None else marked
             await close(writing)
             await close(watching)
 

@@ -13,6 +13,12 @@ LEFT JOIN LATERAL (
     FROM clarion.outbox WHERE id > $1 ORDER BY id LIMIT $2
 ) AS o ON true;
 
+-- name: waiting_by_id
+-- The rows of these ids that wait, in the order of the ids. In: ids. Only after a router died. Index: outbox_pkey.
+SELECT o.id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
+       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+FROM clarion.outbox o WHERE o.id = ANY ($1::bigint[]) ORDER BY array_position($1::bigint[], o.id);
+
 -- name: waiting_of_others
 -- The same, without some organisations (by id, by name). In: floor, limit, ids, names. Scans past their rows.
 SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
@@ -178,6 +184,28 @@ SELECT subscription_id, sequence FROM clarion.subscription_counters WHERE subscr
 -- name: lock
 -- Session lock of the one router of this database.
 SELECT pg_try_advisory_lock(1129071954, 1);
+
+-- name: begin
+-- A router begins: until `end_well` its end counts as a bad one. A router that died while it evaluated is counted against
+-- the rows once, here; not if it was this process, which lives. In: ids and deaths of the marker this process left.
+-- Out: how the one before ended, the suspected rows with their deaths, the outbox sequence's last value.
+WITH before AS (SELECT ended_well FROM clarion.router)
+UPDATE clarion.router r
+SET ended_well = false, evaluating = false,
+    batch_deaths = batch_deaths + (evaluating AND (batch_ids, batch_deaths) IS DISTINCT FROM ($1::bigint[], $2::smallint))::integer
+FROM before
+RETURNING before.ended_well, r.batch_ids, r.batch_deaths, (SELECT last_value FROM clarion.outbox_id) AS sequence_last;
+
+-- name: mark
+-- These rows are about to be evaluated. In: ids, deaths that stand against them.
+UPDATE clarion.router SET batch_ids = $1, batch_deaths = $2, evaluating = true;
+
+-- name: unmark
+-- The evaluation is over and nobody died of it.
+UPDATE clarion.router SET batch_ids = NULL, batch_deaths = 0, evaluating = false;
+
+-- name: end_well
+UPDATE clarion.router SET ended_well = true;
 
 -- name: beat
 -- The router lives. In: pid of the session that holds the lock.

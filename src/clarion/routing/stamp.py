@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -11,6 +11,9 @@ from clarion.core.ids import ReceiverId, shard_of
 from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest
 from clarion.ledger.change import Captured
 from clarion.routing.match import Index
+
+Evaluate = Callable[[Captured], object]
+"""What is asked of a change that subscriptions match by resource and action. What it answers is not used yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,18 @@ def lane_of(resource: str, object_id: str) -> int:
 
 
 def stamp(
-    rows: Sequence[tuple[Captured, int]], numbers: Numbers, index: Index, recorded_at: datetime, salts: bytes
+    rows: Sequence[tuple[Captured, int]],
+    numbers: Numbers,
+    index: Index,
+    recorded_at: datetime,
+    salts: bytes,
+    evaluate: Evaluate | None = None,
+    unevaluated: Collection[int] = (),
 ) -> Batch:
     """Number and link the rows (each with its organisation's id) in the order given, and make their events.
 
-    `salts` holds SALT_BYTES for each row. Raises KeyError if a counter of a matched subscription is not in `numbers`.
+    `salts` holds SALT_BYTES for each row. Rows whose outbox ids are `unevaluated` are matched by resource and action alone.
+    Raises KeyError if a counter of a matched subscription is not in `numbers`.
     """
     batch = Batch(numbers, numbers, recorded_at)
     position, event_id, queue_id = numbers.position, numbers.event_id, numbers.queue_id
@@ -94,6 +104,8 @@ def stamp(
         subscriptions = index.matching(organisation_id, row.resource, row.action)
         if not subscriptions:
             continue
+        if evaluate is not None and row.outbox_id not in unevaluated:
+            evaluate(row)
         lane = lane_of(row.resource, row.object_id)
         for subscription in subscriptions:
             event_id += 1

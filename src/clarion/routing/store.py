@@ -13,6 +13,7 @@ from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.ledger.chain import GENESIS
 from clarion.ledger.change import Captured
+from clarion.routing.careful import Marker
 from clarion.routing.match import Subscription
 from clarion.routing.stamp import Batch, Tail
 
@@ -28,6 +29,15 @@ class Look:
     sequence_last: int
     asked: bool
     rows: tuple[Captured, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How the router before ended, which rows are suspected of having killed it, and the last outbox id drawn."""
+
+    ended_well: bool
+    suspected: Marker | None
+    sequence_last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,38 @@ class RouterStore:
         """Whether this session now is the router's."""
         with store_errors("router lock"):
             return bool(await self._connection.fetchval(_SQL["lock"]))
+
+    async def begin(self, survived: Marker | None) -> Beginning:
+        """Begin to route. `survived` is a marker that this process wrote and lived to see: it is no death."""
+        survived = survived or Marker(())
+        with store_errors("begin to route"):
+            record = await self._connection.fetchrow(_SQL["begin"], list(survived.outbox_ids), survived.deaths)
+        assert record is not None
+        ids = record["batch_ids"]
+        suspected = Marker(tuple(ids), record["batch_deaths"]) if ids and record["batch_deaths"] else None
+        return Beginning(record["ended_well"], suspected, record["sequence_last"])
+
+    async def end_well(self) -> None:
+        """The router stops in good order."""
+        with store_errors("end routing"):
+            await self._connection.execute(_SQL["end_well"])
+
+    async def mark(self, marker: Marker) -> None:
+        """Write down what is about to be evaluated."""
+        with store_errors("mark a batch"):
+            await self._connection.execute(_SQL["mark"], list(marker.outbox_ids), marker.deaths)
+
+    async def unmark(self) -> None:
+        """Take the marker back: the evaluation is over."""
+        with store_errors("mark a batch"):
+            await self._connection.execute(_SQL["unmark"])
+
+    async def waiting_by_id(self, outbox_ids: Sequence[int]) -> list[Captured]:
+        """Those of the rows that wait, in the order of the ids given."""
+        with store_errors("read the outbox"):
+            return [
+                _captured(record) for record in await self._connection.fetch(_SQL["waiting_by_id"], list(outbox_ids))
+            ]
 
     async def waiting(self, floor: int, limit: int) -> Look:
         """The lowest `limit` committed rows above the floor."""

@@ -248,12 +248,13 @@ CREATE TABLE clarion.router (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     backend_pid integer,
     beat_at timestamptz,
-    batch_first_id bigint,
-    batch_last_id bigint,
-    batch_deaths smallint NOT NULL DEFAULT 0
+    ended_well boolean NOT NULL DEFAULT true,
+    batch_ids bigint[],
+    batch_deaths smallint NOT NULL DEFAULT 0,
+    evaluating boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE clarion.router IS
-    'Heartbeat of the one router, and the batch it is about to evaluate, so that a batch that kills it can be found.';
+    'Heartbeat of the one router; after a bad end also the rows it is about to evaluate, so that a row that kills it can be found.';
 INSERT INTO clarion.router DEFAULT VALUES;
 
 -- ---------------------------------------------------------------- ledger
