@@ -10,7 +10,7 @@ asked for when a receiver's window has room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -21,6 +21,7 @@ from clarion.core.errors import InvariantBroken
 from clarion.core.ids import shard_of
 from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
+from clarion.delivery.health import Failing, Health
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
 from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
@@ -41,6 +42,7 @@ from clarion.delivery.step import (
     Obeyed,
     ReceiverLoaded,
     ReceiverSettings,
+    Remember,
     Send,
     SendingAllowed,
     Settle,
@@ -66,6 +68,7 @@ class _Receiver:
         "breaker",
         "ended_ahead",
         "events",
+        "health",
         "hurried_ahead",
         "in_flight",
         "lanes",
@@ -85,6 +88,7 @@ class _Receiver:
     def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
         self.settings = settings
         self.breaker = Breaker(random)
+        self.health = Health()
         self.probe: Event | None = None
         self.quiet_until_ns = 0
         self.wakes_ns: int | None = None
@@ -110,6 +114,7 @@ class _Receiver:
             # Whoever puts a receiver back into service says that it is well again: that ends all waiting, but not care.
             self.quiet_until_ns = 0
             self.breaker.close_slowly()
+            self.health.clear()
         self.settings = settings
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
@@ -218,10 +223,12 @@ class Engine:
                     self._commanded(command, now)
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
-            case ShardsClaimed(shards):
-                self._left.difference_update(shards)
+                if not allowed:
+                    self._remember_all(now)
+            case ShardsClaimed(shards, failing):
+                self._shards_claimed(shards, failing)
             case ShardsDraining(shards):
-                self._shards_draining(shards)
+                self._shards_draining(shards, now)
             case ShardsReleased(shards):
                 self._shards_released(shards)
             case Ticked():
@@ -239,6 +246,7 @@ class Engine:
         self._subscriptions = dict(configured.subscriptions)
         for receiver_id, receiver in self._receivers.items():
             receiver.configure(self._settings.get(receiver_id))
+            self._remember(receiver_id, receiver, now)
             for event in list(receiver.events.values()):
                 self._cancel_if_deleted(receiver, event)
             for event in list(receiver.ready):
@@ -296,7 +304,7 @@ class Engine:
         probe = self._receiver(event.receiver_id).probe is event
         receiver = self._release(event)
         event.attempts_count += 1
-        self._judge(receiver, attempt, now, probe=probe)
+        self._judge(event.receiver_id, receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
@@ -313,6 +321,8 @@ class Engine:
             return
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
+        elif settings.active and receiver.health.give_up(now):
+            self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
         if probe:
             # It was sent to learn about the receiver: what is left to the event of its schedule stands.
             event.due_at = _not_before(event.due_at, attempt.retry_after_s, now)
@@ -330,8 +340,10 @@ class Engine:
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
 
-    def _judge(self, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+    def _judge(self, receiver_id: int, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
+        receiver.health.finished(attempt, now)
+        self._remember(receiver_id, receiver, now)
         if probe:
             receiver.breaker.probed(attempt, now.monotonic_ns)
         else:
@@ -422,10 +434,17 @@ class Engine:
 
     # ------------------------------------------------------------ shards
 
-    def _shards_draining(self, shards: Collection[int]) -> None:
+    def _shards_claimed(self, shards: Collection[int], failing: Mapping[int, Failing]) -> None:
+        self._left.difference_update(shards)
+        for receiver_id, stored in failing.items():
+            if receiver_id not in self._receivers:  # what is known of one is newer
+                self._receiver(receiver_id).health = Health(stored)
+
+    def _shards_draining(self, shards: Collection[int], now: Now) -> None:
         self._left.update(shards)
         for receiver_id, receiver in self._receivers.items():
             receiver.leaving = receiver.leaving or shard_of(receiver_id) in shards
+        self._remember_all(now)
 
     def _shards_released(self, shards: Collection[int]) -> None:
         if not self.drained(shards):
@@ -625,6 +644,16 @@ class Engine:
         self._receiver(event.receiver_id).blocked.discard(event.queue_id)
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
+
+    def _remember(self, receiver_id: int, receiver: _Receiver, now: Now) -> None:
+        """Have stored what is due, and all that is known of a receiver that may be another worker's next."""
+        health = receiver.health
+        if health.due(now) or (health.untold and (receiver.leaving or not self._sending_allowed)):
+            self._effects.append(Remember(receiver_id, health.tell(now)))
+
+    def _remember_all(self, now: Now) -> None:
+        for receiver_id, receiver in self._receivers.items():
+            self._remember(receiver_id, receiver, now)
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = receiver.room(self._window)
