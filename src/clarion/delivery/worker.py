@@ -362,7 +362,9 @@ class Worker:
                 await asyncio.sleep(0)
                 continue
             try:
-                await asyncio.wait_for(self._look.wait(), LOOK_EVERY_S)
+                # Not wait_for: in Python 3.11 that loses a cancellation that meets the event it waits for.
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._look.wait()
             except TimeoutError:
                 continue
 
