@@ -194,7 +194,7 @@ class World:
 
 def world(*, seed: int = 1, window: int = WINDOW, **settings: object) -> World:
     receiver = ReceiverSettings(1, **settings)  # type: ignore[arg-type]
-    made = World(Engine(Dice(seed), window=window, in_flight_max=16), {1: receiver}, {1: None})
+    made = World(Engine(Dice(seed), window=window, in_flight_max=32), {1: receiver}, {1: None})
     made.configure()
     return made
 
@@ -396,6 +396,11 @@ def test_receivers_with_work_take_turns() -> None:
         Engine(Dice(1), window=100, in_flight_max=4), {n: ReceiverSettings(n, concurrency=4) for n in (1, 2)}, {1: None}
     )
     w.configure()
+    for receiver_id in (1, 2):
+        w.add(receiver_id, 100)
+    w.load()
+    for _ in range(2):  # both have shown that they answer
+        w.answer(w.in_flight[0])
     for lane in range(20):
         w.add(1, lane)
     for lane in range(20):
@@ -403,7 +408,7 @@ def test_receivers_with_work_take_turns() -> None:
     w.load()
     for _ in range(8):
         w.answer(w.in_flight[0])
-    assert [e.receiver_id for e in w.sent] == [1, 2] * 6
+    assert [e.receiver_id for e in w.sent] == [1, 2] * 7
 
 
 def test_nothing_is_sent_while_ownership_is_in_doubt() -> None:

@@ -25,6 +25,7 @@ from clarion.delivery.health import Failing, Health
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
 from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
+from clarion.delivery.room import Pace, Room
 from clarion.delivery.step import (
     Command,
     Commanded,
@@ -77,6 +78,7 @@ class _Receiver:
         "loaded_upto",
         "loading",
         "overflowing",
+        "pace",
         "probe",
         "queued",
         "quiet_until_ns",
@@ -98,6 +100,7 @@ class _Receiver:
         self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
+        self.pace = Pace()
         self.queued = False
         self.loaded_upto = 0
         self.ended_ahead: dict[int, Event] = {}
@@ -155,12 +158,12 @@ class Engine:
         self._random = random
         self._window = window
         self._lane_kept_max = max(2, window // 16)
-        self._in_flight_max = in_flight_max
-        self._in_flight = 0
+        self._room = Room(in_flight_max)
         self._receivers: dict[int, _Receiver] = {}
         self._settings: dict[int, ReceiverSettings] = {}
         self._subscriptions: dict[int, int | None] = {}
         self._turns: deque[_Receiver] = deque()
+        self._held_back: dict[_Receiver, None] = {}
         self._timers: list[tuple[int, int, Event | _Receiver]] = []
         self._timer_numbers = count()
         self._sending_allowed = True
@@ -172,7 +175,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests under way."""
-        return self._in_flight
+        return self._room.in_flight
 
     @property
     def loaded_count(self) -> int:
@@ -216,7 +219,7 @@ class Engine:
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
-                self._release(event)
+                self._release(event, None)
                 self._settle(event, None, Ending(Status.FAILED, reason))
             case Commanded(commands):
                 for command in commands:
@@ -302,7 +305,7 @@ class Engine:
 
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
         probe = self._receiver(event.receiver_id).probe is event
-        receiver = self._release(event)
+        receiver = self._release(event, None if attempt.ours else attempt.duration_ms)
         event.attempts_count += 1
         self._judge(event.receiver_id, receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
@@ -453,6 +456,7 @@ class Engine:
         gone = [receiver_id for receiver_id in self._receivers if shard_of(receiver_id) in shards]
         forgotten = {id(self._receivers.pop(receiver_id)) for receiver_id in gone}
         self._turns = deque(receiver for receiver in self._turns if id(receiver) not in forgotten)
+        self._held_back = {receiver: None for receiver in self._held_back if id(receiver) not in forgotten}
         # A timer left behind would bring its event, and with it the receiver, back to life.
         self._timers = [
             timer
@@ -604,8 +608,11 @@ class Engine:
 
     def _pick(self, now: Now) -> None:
         """Send from one receiver after the other while there is room."""
-        while self._turns and self._in_flight < self._in_flight_max and self._sending_allowed:
-            receiver = self._turns.popleft()
+        self._room.look(now.monotonic_ns)
+        while not self._room.full and self._sending_allowed and (receiver := self._next()) is not None:
+            if not self._room.admits(receiver.pace):
+                self._held_back[receiver] = None
+                continue
             receiver.queued = False
             while receiver.ready and receiver.ready[0].state is not State.READY:
                 receiver.ready.popleft()  # ended while it stood in line
@@ -624,16 +631,27 @@ class Engine:
             if receiver.breaker.is_open:
                 receiver.probe = event
             receiver.in_flight += 1
-            self._in_flight += 1
+            self._room.sent(receiver.pace, event.queue_id, now.monotonic_ns)
             self._effects.append(Send(event, event.attempts_count + 1))
             self._take_turn(receiver)
 
-    def _release(self, event: Event) -> _Receiver:
+    def _next(self) -> _Receiver | None:
+        """Whose turn it is: first of those that were held back, if there is room for it now."""
+        held = next(iter(self._held_back), None)
+        if held is not None and self._room.admits(held.pace):
+            del self._held_back[held]
+            return held
+        return self._turns.popleft() if self._turns else None
+
+    def _release(self, event: Event, duration_ms: int | None) -> _Receiver:
         receiver = self._receiver(event.receiver_id)
         if event.state is not State.IN_FLIGHT:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
         receiver.in_flight -= 1
-        self._in_flight -= 1
+        self._room.ended(receiver.pace, event.queue_id, duration_ms)
+        if receiver in self._held_back:  # it may have shown that it is not slow
+            del self._held_back[receiver]
+            receiver.queued = False
         if receiver.probe is event:
             receiver.probe = None
         self._take_turn(receiver)
