@@ -56,7 +56,7 @@ def test_thousands_of_followers_of_one_failing_object_leave_the_others_flowing()
         w.add(lane=0)
     healthy = [w.add(lane=lane) for lane in range(1, 50)]
     w.load()
-    assert w.in_flight == healthy[:16]
+    assert w.in_flight == healthy[:32]
     assert w.engine.loaded_count == 50
 
 

@@ -114,6 +114,28 @@ UPDATE clarion.receivers
 SET active = false, disabled_reason = $2, etag = replace(gen_random_uuid()::text, '-', ''), updated = clock_timestamp()
 WHERE id = $1 AND active;
 
+-- name: load_failing
+-- Live receivers that fail: few, whatever the number of receivers.
+SELECT h.receiver_id, h.failing_since, h.failed_count
+FROM clarion.receiver_health h JOIN clarion.receivers r ON r.id = h.receiver_id WHERE r.deleted IS NULL;
+
+-- name: remember
+-- Which receivers fail, and (null) which do not any more. In: worker, receivers, since when, how many failures.
+-- A worker that was ended stores nothing: its receivers are another's.
+WITH fence AS (
+    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL FOR SHARE
+), told AS (
+    SELECT n.receiver_id, n.failing_since, n.failed_count
+    FROM fence, unnest($2::bigint[], $3::timestamptz[], $4::integer[]) AS n (receiver_id, failing_since, failed_count)
+), well AS (
+    DELETE FROM clarion.receiver_health h USING told t WHERE h.receiver_id = t.receiver_id AND t.failing_since IS NULL
+)
+INSERT INTO clarion.receiver_health (receiver_id, organisation_id, failing_since, failed_count)
+SELECT r.id, r.organisation_id, t.failing_since, t.failed_count
+FROM told t JOIN clarion.receivers r ON r.id = t.receiver_id
+WHERE t.failing_since IS NOT NULL AND r.deleted IS NULL
+ON CONFLICT (receiver_id) DO UPDATE SET failing_since = excluded.failing_since, failed_count = excluded.failed_count;
+
 -- name: join
 -- A new worker with its session lock, which is held before the row can be seen. In: name. Out: id, releases.
 WITH mine AS (

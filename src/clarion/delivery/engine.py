@@ -10,7 +10,7 @@ asked for when a receiver's window has room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -21,9 +21,11 @@ from clarion.core.errors import InvariantBroken
 from clarion.core.ids import shard_of
 from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
+from clarion.delivery.health import Failing, Health
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
 from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
+from clarion.delivery.room import Pace, Room
 from clarion.delivery.step import (
     Command,
     Commanded,
@@ -41,6 +43,7 @@ from clarion.delivery.step import (
     Obeyed,
     ReceiverLoaded,
     ReceiverSettings,
+    Remember,
     Send,
     SendingAllowed,
     Settle,
@@ -66,6 +69,7 @@ class _Receiver:
         "breaker",
         "ended_ahead",
         "events",
+        "health",
         "hurried_ahead",
         "in_flight",
         "lanes",
@@ -74,6 +78,7 @@ class _Receiver:
         "loaded_upto",
         "loading",
         "overflowing",
+        "pace",
         "probe",
         "queued",
         "quiet_until_ns",
@@ -85,6 +90,7 @@ class _Receiver:
     def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
         self.settings = settings
         self.breaker = Breaker(random)
+        self.health = Health()
         self.probe: Event | None = None
         self.quiet_until_ns = 0
         self.wakes_ns: int | None = None
@@ -94,6 +100,7 @@ class _Receiver:
         self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
+        self.pace = Pace()
         self.queued = False
         self.loaded_upto = 0
         self.ended_ahead: dict[int, Event] = {}
@@ -110,6 +117,7 @@ class _Receiver:
             # Whoever puts a receiver back into service says that it is well again: that ends all waiting, but not care.
             self.quiet_until_ns = 0
             self.breaker.close_slowly()
+            self.health.clear()
         self.settings = settings
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
@@ -150,12 +158,12 @@ class Engine:
         self._random = random
         self._window = window
         self._lane_kept_max = max(2, window // 16)
-        self._in_flight_max = in_flight_max
-        self._in_flight = 0
+        self._room = Room(in_flight_max)
         self._receivers: dict[int, _Receiver] = {}
         self._settings: dict[int, ReceiverSettings] = {}
         self._subscriptions: dict[int, int | None] = {}
         self._turns: deque[_Receiver] = deque()
+        self._held_back: dict[_Receiver, None] = {}
         self._timers: list[tuple[int, int, Event | _Receiver]] = []
         self._timer_numbers = count()
         self._sending_allowed = True
@@ -167,7 +175,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests under way."""
-        return self._in_flight
+        return self._room.in_flight
 
     @property
     def loaded_count(self) -> int:
@@ -211,17 +219,19 @@ class Engine:
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
-                self._release(event)
+                self._release(event, None)
                 self._settle(event, None, Ending(Status.FAILED, reason))
             case Commanded(commands):
                 for command in commands:
                     self._commanded(command, now)
             case SendingAllowed(allowed):
                 self._sending_allowed = allowed
-            case ShardsClaimed(shards):
-                self._left.difference_update(shards)
+                if not allowed:
+                    self._remember_all(now)
+            case ShardsClaimed(shards, failing):
+                self._shards_claimed(shards, failing)
             case ShardsDraining(shards):
-                self._shards_draining(shards)
+                self._shards_draining(shards, now)
             case ShardsReleased(shards):
                 self._shards_released(shards)
             case Ticked():
@@ -239,6 +249,7 @@ class Engine:
         self._subscriptions = dict(configured.subscriptions)
         for receiver_id, receiver in self._receivers.items():
             receiver.configure(self._settings.get(receiver_id))
+            self._remember(receiver_id, receiver, now)
             for event in list(receiver.events.values()):
                 self._cancel_if_deleted(receiver, event)
             for event in list(receiver.ready):
@@ -294,9 +305,9 @@ class Engine:
 
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
         probe = self._receiver(event.receiver_id).probe is event
-        receiver = self._release(event)
+        receiver = self._release(event, None if attempt.ours else attempt.duration_ms)
         event.attempts_count += 1
-        self._judge(receiver, attempt, now, probe=probe)
+        self._judge(event.receiver_id, receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
@@ -313,6 +324,8 @@ class Engine:
             return
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
+        elif settings.active and receiver.health.give_up(now):
+            self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
         if probe:
             # It was sent to learn about the receiver: what is left to the event of its schedule stands.
             event.due_at = _not_before(event.due_at, attempt.retry_after_s, now)
@@ -330,8 +343,10 @@ class Engine:
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
 
-    def _judge(self, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+    def _judge(self, receiver_id: int, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
+        receiver.health.finished(attempt, now)
+        self._remember(receiver_id, receiver, now)
         if probe:
             receiver.breaker.probed(attempt, now.monotonic_ns)
         else:
@@ -422,10 +437,17 @@ class Engine:
 
     # ------------------------------------------------------------ shards
 
-    def _shards_draining(self, shards: Collection[int]) -> None:
+    def _shards_claimed(self, shards: Collection[int], failing: Mapping[int, Failing]) -> None:
+        self._left.difference_update(shards)
+        for receiver_id, stored in failing.items():
+            if receiver_id not in self._receivers:  # what is known of one is newer
+                self._receiver(receiver_id).health = Health(stored)
+
+    def _shards_draining(self, shards: Collection[int], now: Now) -> None:
         self._left.update(shards)
         for receiver_id, receiver in self._receivers.items():
             receiver.leaving = receiver.leaving or shard_of(receiver_id) in shards
+        self._remember_all(now)
 
     def _shards_released(self, shards: Collection[int]) -> None:
         if not self.drained(shards):
@@ -434,6 +456,7 @@ class Engine:
         gone = [receiver_id for receiver_id in self._receivers if shard_of(receiver_id) in shards]
         forgotten = {id(self._receivers.pop(receiver_id)) for receiver_id in gone}
         self._turns = deque(receiver for receiver in self._turns if id(receiver) not in forgotten)
+        self._held_back = {receiver: None for receiver in self._held_back if id(receiver) not in forgotten}
         # A timer left behind would bring its event, and with it the receiver, back to life.
         self._timers = [
             timer
@@ -585,8 +608,11 @@ class Engine:
 
     def _pick(self, now: Now) -> None:
         """Send from one receiver after the other while there is room."""
-        while self._turns and self._in_flight < self._in_flight_max and self._sending_allowed:
-            receiver = self._turns.popleft()
+        self._room.look(now.monotonic_ns)
+        while not self._room.full and self._sending_allowed and (receiver := self._next()) is not None:
+            if not self._room.admits(receiver.pace):
+                self._held_back[receiver] = None
+                continue
             receiver.queued = False
             while receiver.ready and receiver.ready[0].state is not State.READY:
                 receiver.ready.popleft()  # ended while it stood in line
@@ -605,16 +631,27 @@ class Engine:
             if receiver.breaker.is_open:
                 receiver.probe = event
             receiver.in_flight += 1
-            self._in_flight += 1
+            self._room.sent(receiver.pace, event.queue_id, now.monotonic_ns)
             self._effects.append(Send(event, event.attempts_count + 1))
             self._take_turn(receiver)
 
-    def _release(self, event: Event) -> _Receiver:
+    def _next(self) -> _Receiver | None:
+        """Whose turn it is: first of those that were held back, if there is room for it now."""
+        held = next(iter(self._held_back), None)
+        if held is not None and self._room.admits(held.pace):
+            del self._held_back[held]
+            return held
+        return self._turns.popleft() if self._turns else None
+
+    def _release(self, event: Event, duration_ms: int | None) -> _Receiver:
         receiver = self._receiver(event.receiver_id)
         if event.state is not State.IN_FLIGHT:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
         receiver.in_flight -= 1
-        self._in_flight -= 1
+        self._room.ended(receiver.pace, event.queue_id, duration_ms)
+        if receiver in self._held_back:  # it may have shown that it is not slow
+            del self._held_back[receiver]
+            receiver.queued = False
         if receiver.probe is event:
             receiver.probe = None
         self._take_turn(receiver)
@@ -625,6 +662,16 @@ class Engine:
         self._receiver(event.receiver_id).blocked.discard(event.queue_id)
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
+
+    def _remember(self, receiver_id: int, receiver: _Receiver, now: Now) -> None:
+        """Have stored what is due, and all that is known of a receiver that may be another worker's next."""
+        health = receiver.health
+        if health.due(now) or (health.untold and (receiver.leaving or not self._sending_allowed)):
+            self._effects.append(Remember(receiver_id, health.tell(now)))
+
+    def _remember_all(self, now: Now) -> None:
+        for receiver_id, receiver in self._receivers.items():
+            self._remember(receiver_id, receiver, now)
 
     def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
         room = receiver.room(self._window)

@@ -8,10 +8,12 @@ from typing import Any
 import asyncpg
 import orjson
 
+from clarion.core.ids import shard_of
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
-from clarion.delivery.step import Command, CommandKind, LoadLane, LoadReceiver, Settle
+from clarion.delivery.health import Failing
+from clarion.delivery.step import Command, CommandKind, LoadLane, LoadReceiver, Remember, Settle
 from clarion.ledger.change import Change
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
@@ -69,6 +71,27 @@ class Queue:
                 wanted.limit,
             )
         return [_event(record) for record in records]
+
+    async def load_failing(self, shards: Collection[int]) -> dict[int, Failing]:
+        """What is stored of the receivers of these shards that fail, by receiver."""
+        with store_errors("load the receivers that fail"):
+            records = await self._reading.fetch(SQL["load_failing"])
+        return {
+            record["receiver_id"]: Failing(record["failing_since"], record["failed_count"])
+            for record in records
+            if shard_of(record["receiver_id"]) in shards
+        }
+
+    async def remember(self, told: Sequence[Remember]) -> None:
+        """Store which receivers fail, at most once for each. Nothing is stored for a worker that another took over."""
+        with store_errors("store which receivers fail"):
+            await self._reading.execute(
+                SQL["remember"],
+                self._worker_id,
+                [one.receiver_id for one in told],
+                [one.failing.since if one.failing else None for one in told],
+                [one.failing.count if one.failing else None for one in told],
+            )
 
     async def settle(self, settlements: Sequence[Settle], obeyed: Sequence[int] = ()) -> None:
         """Store all of them and delete the orders that they carry out and those `obeyed`, or none of it.

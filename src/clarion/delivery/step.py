@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from clarion.delivery.event import Event, Reason, Status
+from clarion.delivery.health import Failing
 from clarion.sender.outcome import Attempt
 
 
@@ -121,9 +122,13 @@ class SendingAllowed:
 
 @dataclass(frozen=True, slots=True)
 class ShardsClaimed:
-    """These shards are owned from now on. An engine that was told of no shard owns all."""
+    """These shards are owned from now on. An engine that was told of no shard owns all.
+
+    `failing` has what is stored of their receivers that do not succeed.
+    """
 
     shards: Collection[int]
+    failing: Mapping[int, Failing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +221,18 @@ class Disable:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Store that the receiver fails, or (None) that it does not; whoever serves it later goes on from there."""
+
+    receiver_id: int
+    failing: Failing | None
+
+
+@dataclass(frozen=True, slots=True)
 class Obeyed:
     """These orders have nothing left to do."""
 
     command_ids: tuple[int, ...]
 
 
-Effect = Send | Settle | LoadReceiver | LoadLane | Disable | Obeyed
+Effect = Send | Settle | LoadReceiver | LoadLane | Disable | Remember | Obeyed

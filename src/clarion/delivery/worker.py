@@ -38,6 +38,7 @@ from clarion.delivery.step import (
     LoadReceiver,
     Obeyed,
     ReceiverLoaded,
+    Remember,
     Send,
     SendingAllowed,
     Settle,
@@ -105,6 +106,7 @@ class Worker:
         self._settling: list[Settle] = []
         self._wanted: deque[LoadReceiver | LoadLane] = deque()
         self._disabled: list[Disable] = []
+        self._remembered: dict[int, Remember] = {}
         self._commands_wait = True
         self._commands_taken: set[int] = set()
         self._obeyed: list[int] = []
@@ -132,7 +134,7 @@ class Worker:
         # A first session is nobody's loss. After a later one, whatever ended it may have hit the others too.
         first = self._patient_until_ns is None
         self._patient_until_ns = now_ns + (0 if first else round(session.ownership.policy.patience_s * 1e9))
-        await self._find_again(session.ownership)
+        await self._find_again(queue, session.ownership)
         await self._share(queue, session.ownership)
         # Once before the first request, so that planning the statement does not delay the first outcomes.
         await queue.settle([])
@@ -169,8 +171,9 @@ class Worker:
         """No new requests; wait until those under way are answered and settled, or a session is lost."""
         self._ending = True
         self._apply(SendingAllowed(allowed=False))
+        self._look.set()
         assert self._failed is not None
-        while self._engine.in_flight or self._pending or self._settling:
+        while self._engine.in_flight or self._pending or self._settling or self._remembered:
             self._idle.clear()
             waiting = asyncio.create_task(_until(self._idle))
             await asyncio.wait({*tasks, self._failed, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,6 +206,9 @@ class Worker:
                 case Disable():
                     self._disabled.append(effect)
                     self._look.set()
+                case Remember(receiver_id):
+                    # Stored with the next look, not at once: one that fails and succeeds in turn costs no more.
+                    self._remembered[receiver_id] = effect
                 case Obeyed(command_ids):
                     self._obeyed.extend(command_ids)
         if self._pending or self._obeyed:
@@ -278,18 +284,19 @@ class Worker:
         patient = self._patient_until_ns is not None and self._clock.monotonic_ns() < self._patient_until_ns
         return await ownership.look(self.worker_id, patient=patient)
 
-    async def _find_again(self, ownership: Ownership) -> None:
+    async def _find_again(self, queue: Queue, ownership: Ownership) -> None:
         """After a session was lost, perhaps with the answer to a claim or a release: what the table says holds."""
         owners = (await self._look_at_workers(ownership)).owners
         owned = {shard for shard, owner in owners.items() if owner == self.worker_id}
         self._forget(self._shards - owned)
-        self._take(owned - self._shards)
+        await self._take(queue, owned - self._shards)
 
     async def _share(self, queue: Queue, ownership: Ownership) -> None:
         """Move towards this worker's share. Runs in turn with the reads of the queue, never beside one."""
         if self._ending:
             return
         if self._leaving and self._engine.drained(self._leaving):
+            await self._store_health(queue)
             async with self._outcomes:
                 queue.releases = await ownership.release(self.worker_id, self._leaving)
             self._forget(set(self._leaving))
@@ -305,14 +312,15 @@ class Worker:
             self._apply(ShardsDraining(frozenset(self._leaving)))
             self._look.set()
         elif move.claim:
-            self._take(set(await ownership.claim(self.worker_id, move.claim)))
+            await self._take(queue, set(await ownership.claim(self.worker_id, move.claim)))
 
-    def _take(self, shards: set[int]) -> None:
+    async def _take(self, queue: Queue, shards: set[int]) -> None:
         if shards:
+            failing = await queue.load_failing(shards)
             self._shards |= shards
             self._tail.claimed(shards)
             self._commands_wait = True
-            self._apply(ShardsClaimed(shards))
+            self._apply(ShardsClaimed(shards, failing))
 
     def _forget(self, shards: set[int]) -> None:
         if shards:
@@ -321,6 +329,8 @@ class Worker:
             self._tail.without(shards)
             # What was to be read begins behind rows that are forgotten now.
             self._wanted = deque(wanted for wanted in self._wanted if shard_of(wanted.receiver_id) not in shards)
+            for receiver_id in [one for one in self._remembered if shard_of(one) in shards]:
+                del self._remembered[receiver_id]
             # Their orders are the next owner's, which this worker may be once more.
             self._commands_taken.clear()
             self._commands_wait = True
@@ -350,6 +360,7 @@ class Worker:
             if self._receivers is None or version != self._receivers.version:
                 await self._configure(reading)
             await self._carry_out_disabling(reading)
+            await self._store_health(queue)
             await self._share(queue, ownership)
             await self._load_commands(queue)
             more = await self._load_tail(queue, last_queue_id)
@@ -360,7 +371,9 @@ class Worker:
                 await asyncio.sleep(0)
                 continue
             try:
-                await asyncio.wait_for(self._look.wait(), LOOK_EVERY_S)
+                # Not wait_for: in Python 3.11 that loses a cancellation that meets the event it waits for.
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._look.wait()
             except TimeoutError:
                 continue
 
@@ -417,6 +430,16 @@ class Worker:
                 await reading.execute(SQL["disable"], disable.receiver_id, disable.reason)
             _log.warning("receiver %s is disabled: %s", disable.receiver_id, disable.reason)
             self._disabled.pop(0)
+
+    async def _store_health(self, queue: Queue) -> None:
+        """Store the latest that the engine said of each receiver."""
+        if told := list(self._remembered.values()):
+            await queue.remember(told)
+            for one in told:
+                if self._remembered.get(one.receiver_id) is one:
+                    del self._remembered[one.receiver_id]
+            if not self._remembered:
+                self._idle.set()
 
     async def _settle_forever(self, queue: Queue) -> None:
         while True:

@@ -361,6 +361,26 @@ CREATE TABLE clarion.commands (
 );
 COMMENT ON TABLE clarion.commands IS 'Orders to the owner of a shard; applied and deleted by the owner alone.';
 
+CREATE TABLE clarion.receiver_health (
+    receiver_id bigint PRIMARY KEY REFERENCES clarion.receivers,
+    organisation_id bigint NOT NULL REFERENCES clarion.organisations,
+    failing_since timestamptz NOT NULL,
+    failed_count integer NOT NULL
+);
+COMMENT ON TABLE clarion.receiver_health IS
+    'Receivers without one success since failing_since. Apart from the receivers: what happens to deliveries is no change of theirs.';
+
+CREATE FUNCTION clarion.receiver_begins_anew() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM clarion.receiver_health WHERE receiver_id = NEW.id;
+    RETURN NULL;
+END $$;
+-- Here and not in the worker alone: it may be switched off and on while no worker looks.
+CREATE TRIGGER receiver_begins_anew AFTER UPDATE ON clarion.receivers FOR EACH ROW
+    WHEN ((NEW.active AND NOT OLD.active) OR (NEW.deleted IS NOT NULL AND OLD.deleted IS NULL))
+    EXECUTE FUNCTION clarion.receiver_begins_anew();
+
 CREATE TABLE clarion.workers (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL,
@@ -443,13 +463,13 @@ GRANT DELETE ON clarion.outbox, clarion.intake, clarion.commands TO @engine@;
 GRANT UPDATE ON clarion.counters, clarion.router, clarion.shards TO @engine@;
 GRANT INSERT, UPDATE ON clarion.organisation_counters, clarion.subscription_counters, clarion.activations, clarion.workers TO @engine@;
 GRANT INSERT ON clarion.organisations, clarion.ledger, clarion.events, clarion.attempts TO @engine@;
-GRANT INSERT, UPDATE, DELETE ON clarion.queue TO @engine@;
+GRANT INSERT, UPDATE, DELETE ON clarion.queue, clarion.receiver_health TO @engine@;
 GRANT UPDATE (active, disabled_reason, etag, updated) ON clarion.receivers TO @engine@;
 
 GRANT EXECUTE ON FUNCTION clarion.current_organisation_id() TO @api@;
 GRANT SELECT ON clarion.deployment, clarion.configuration, clarion.resources, clarion.organisations, clarion.clients,
     clarion.api_keys, clarion.history, clarion.receivers, clarion.headers, clarion.subscriptions, clarion.activations,
-    clarion.ledger, clarion.queue, clarion.events, clarion.attempts TO @api@;
+    clarion.ledger, clarion.queue, clarion.events, clarion.attempts, clarion.receiver_health TO @api@;
 GRANT INSERT, UPDATE ON clarion.receivers, clarion.subscriptions TO @api@;
 GRANT USAGE ON SEQUENCE clarion.receivers_id_seq TO @api@;
 GRANT INSERT, UPDATE, DELETE ON clarion.headers TO @api@;
@@ -462,7 +482,7 @@ DECLARE
     entry text;
 BEGIN
     FOREACH entry IN ARRAY ARRAY['clients', 'api_keys', 'history', 'receivers', 'headers', 'subscriptions', 'activations',
-                                 'outbox', 'intake', 'commands', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts'] LOOP
+                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts'] LOOP
         EXECUTE format('ALTER TABLE clarion.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', entry);
         EXECUTE format('CREATE POLICY owner_all ON clarion.%I TO @owner@ USING (true) WITH CHECK (true)', entry);
         EXECUTE format('CREATE POLICY engine_all ON clarion.%I TO @engine@ USING (true) WITH CHECK (true)', entry);
