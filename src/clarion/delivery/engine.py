@@ -19,13 +19,17 @@ from typing import assert_never
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
 from clarion.core.ids import shard_of
-from clarion.delivery.breaker import Breaker
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.health import Failing, Health
-from clarion.delivery.lane import Lanes
-from clarion.delivery.limit import RateLimit
-from clarion.delivery.retry import RETRY_AFTER_S_MAX, next_wait_ms, own_fault_wait_ms, wait_with_retry_after_ms
-from clarion.delivery.room import Pace, Room
+from clarion.delivery.receiver import Receiver
+from clarion.delivery.retry import (
+    RETRY_AFTER_S_MAX,
+    next_wait_ms,
+    not_before,
+    own_fault_wait_ms,
+    wait_with_retry_after_ms,
+)
+from clarion.delivery.room import Room
 from clarion.delivery.step import (
     Command,
     Commanded,
@@ -57,95 +61,6 @@ from clarion.delivery.step import (
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
-BLOCKED_MAX = 20_000
-"""Heads of one receiver that wait for their next attempt without taking room of its window."""
-
-
-class _Receiver:
-    """What the engine remembers of one receiver."""
-
-    __slots__ = (
-        "blocked",
-        "breaker",
-        "ended_ahead",
-        "events",
-        "health",
-        "hurried_ahead",
-        "in_flight",
-        "lanes",
-        "leaving",
-        "limit",
-        "loaded_upto",
-        "loading",
-        "overflowing",
-        "pace",
-        "probe",
-        "queued",
-        "quiet_until_ns",
-        "ready",
-        "settings",
-        "wakes_ns",
-    )
-
-    def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
-        self.settings = settings
-        self.breaker = Breaker(random)
-        self.health = Health()
-        self.probe: Event | None = None
-        self.quiet_until_ns = 0
-        self.wakes_ns: int | None = None
-        self.limit: RateLimit | None = None
-        self.events: dict[int, Event] = {}
-        self.lanes = Lanes()
-        self.blocked: set[int] = set()
-        self.ready: deque[Event] = deque()
-        self.in_flight = 0
-        self.pace = Pace()
-        self.queued = False
-        self.loaded_upto = 0
-        self.ended_ahead: dict[int, Event] = {}
-        self.hurried_ahead: dict[int, list[int]] = {}
-        self.overflowing = False
-        self.loading = False
-        self.leaving = False
-
-    def configure(self, settings: ReceiverSettings | None) -> None:
-        """Take new settings; None: deleted."""
-        old = self.settings
-        old_rate = old.rate_limit_per_second if old else None
-        if old is not None and not old.active and settings is not None and settings.active:
-            # Whoever puts a receiver back into service says that it is well again: that ends all waiting, but not care.
-            self.quiet_until_ns = 0
-            self.breaker.close_slowly()
-            self.health.clear()
-        self.settings = settings
-        rate = settings.rate_limit_per_second if settings else None
-        if rate is None:
-            self.limit = None
-        elif self.limit is None or rate != old_rate:
-            self.limit = RateLimit(rate)
-
-    def is_ahead(self, queue_id: int, lane: int) -> bool:
-        """Whether an open row that is not in memory is still to be loaded, at the end of the queue or from a lane's rest."""
-        rest = self.lanes.rests.get(lane)
-        return queue_id > self.loaded_upto or (rest is not None and queue_id > rest.after_queue_id)
-
-    def room(self, window: int) -> int:
-        """How many further events may be loaded."""
-        return window - len(self.events) + min(len(self.blocked), BLOCKED_MAX)
-
-    def has_room(self) -> bool:
-        """Whether a further request may be under way."""
-        settings = self.settings
-        if settings is None or not settings.active or self.leaving or self.in_flight >= settings.concurrency:
-            return False
-        if self.breaker.is_open:
-            return self.probe is None
-        return self.in_flight < self.breaker.concurrency
-
-    def wait_ns(self, now_ns: int) -> int:
-        """Nanoseconds until the next request: quiet that the receiver asked for, or its breaker's next probe; 0: now."""
-        return max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
 
 
 class Engine:
@@ -159,12 +74,12 @@ class Engine:
         self._window = window
         self._lane_kept_max = max(2, window // 16)
         self._room = Room(in_flight_max)
-        self._receivers: dict[int, _Receiver] = {}
+        self._receivers: dict[int, Receiver] = {}
         self._settings: dict[int, ReceiverSettings] = {}
         self._subscriptions: dict[int, int | None] = {}
-        self._turns: deque[_Receiver] = deque()
-        self._held_back: dict[_Receiver, None] = {}
-        self._timers: list[tuple[int, int, Event | _Receiver]] = []
+        self._turns: deque[Receiver] = deque()
+        self._held_back: dict[Receiver, None] = {}
+        self._timers: list[tuple[int, int, Event | Receiver]] = []
         self._timer_numbers = count()
         self._sending_allowed = True
         self._left: set[int] = set()
@@ -193,10 +108,9 @@ class Engine:
     def drained(self, shards: Collection[int]) -> bool:
         """Whether no request of these shards is under way and no outcome of theirs is still to be stored."""
         return not any(
-            event.state in (State.IN_FLIGHT, State.SETTLING)
+            receiver.is_engaged()
             for receiver_id, receiver in self._receivers.items()
             if shard_of(receiver_id) in shards
-            for event in (*receiver.events.values(), *receiver.ended_ahead.values())
         )
 
     # ------------------------------------------------------------ the one entry
@@ -328,7 +242,7 @@ class Engine:
             self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
         if probe:
             # It was sent to learn about the receiver: what is left to the event of its schedule stands.
-            event.due_at = _not_before(event.due_at, attempt.retry_after_s, now)
+            event.due_at = not_before(event.due_at, attempt.retry_after_s, now)
             self._settle(event, attempt, None)
             return
         if attempt.ours:
@@ -343,7 +257,7 @@ class Engine:
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
 
-    def _judge(self, receiver_id: int, receiver: _Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+    def _judge(self, receiver_id: int, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
         receiver.health.finished(attempt, now)
         self._remember(receiver_id, receiver, now)
@@ -428,7 +342,7 @@ class Engine:
         event.hurried_by += (command.command_id,)
         self._hurry(receiver, event, now)
 
-    def _hurry(self, receiver: _Receiver, event: Event, now: Now) -> None:
+    def _hurry(self, receiver: Receiver, event: Event, now: Now) -> None:
         """Make a waiting event due that somebody wants tried at once; one that is under way is being tried."""
         if event.hurried_by and event.state is State.WAITING and event.due_at is not None:
             event.due_at = min(event.due_at, now.wall)
@@ -471,14 +385,14 @@ class Engine:
 
     # ------------------------------------------------------------ events and lanes
 
-    def _receiver(self, receiver_id: int) -> _Receiver:
+    def _receiver(self, receiver_id: int) -> Receiver:
         receiver = self._receivers.get(receiver_id)
         if receiver is None:
-            receiver = self._receivers[receiver_id] = _Receiver(None, self._random)
+            receiver = self._receivers[receiver_id] = Receiver(None, self._random)
             receiver.configure(self._settings.get(receiver_id))
         return receiver
 
-    def _admit(self, receiver: _Receiver, event: Event, now: Now) -> None:
+    def _admit(self, receiver: Receiver, event: Event, now: Now) -> None:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
@@ -489,7 +403,7 @@ class Engine:
                 return
         self._keep(receiver, event, now)
 
-    def _keep(self, receiver: _Receiver, event: Event, now: Now) -> None:
+    def _keep(self, receiver: Receiver, event: Event, now: Now) -> None:
         if (ended := receiver.ended_ahead.pop(event.queue_id, None)) is not None:
             if ended.state is not State.GONE:
                 # In its place until its end is stored: what follows in its lane waits for that too.
@@ -505,13 +419,13 @@ class Engine:
             return
         if receiver.settings is not None and not receiver.settings.ordered_per_object:
             event.lane = event.queue_id
-        if self._past_block(receiver, event, now):
+        if receiver.past_block(event, now):
             event.overtaken = True
             self._consider(receiver, event, now)
         elif receiver.lanes.add(event.lane, event):
             self._consider(receiver, event, now)
 
-    def _cancel_if_deleted(self, receiver: _Receiver, event: Event) -> bool:
+    def _cancel_if_deleted(self, receiver: Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
         if receiver.leaving:  # its next owner does it
             return False
@@ -525,7 +439,7 @@ class Engine:
             return True
         return False
 
-    def _consider(self, receiver: _Receiver, event: Event, now: Now) -> None:
+    def _consider(self, receiver: Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""
         if receiver.leaving:
             return
@@ -545,24 +459,24 @@ class Engine:
             else:
                 moments.append(event.due_at)
                 receiver.blocked.add(event.queue_id)
-                if not event.overtaken and self._past_block(receiver, event, now):
+                if not event.overtaken and receiver.past_block(event, now):
                     event.overtaken = True
                     self._leave_lane(receiver, event, now)
-                elif (block_ends := self._block_ends(receiver, event)) is not None and not event.overtaken:
+                elif (block_ends := receiver.block_ends(event)) is not None and not event.overtaken:
                     moments.append(block_ends)
                 if not event.overtaken:
                     self._cut(receiver, event)
         if moments:
             self._set_timer(event, min(moments), now)
 
-    def _leave_lane(self, receiver: _Receiver, event: Event, now: Now) -> None:
+    def _leave_lane(self, receiver: Receiver, event: Event, now: Now) -> None:
         following = receiver.lanes.remove(event.lane, event)
         if following is not None:
             self._consider(receiver, following, now)
         elif receiver.lanes.head(event.lane) is None:
             self._load_rest(event.receiver_id, receiver, event.lane)
 
-    def _cut(self, receiver: _Receiver, head: Event) -> None:
+    def _cut(self, receiver: Receiver, head: Event) -> None:
         """Leave what follows a waiting head in the table."""
         if receiver.lanes.is_head(head.lane, head):
             for event in receiver.lanes.cut(head.lane):
@@ -570,7 +484,7 @@ class Engine:
                 if event.hurried_by:
                     receiver.hurried_ahead[event.queue_id] = list(event.hurried_by)
 
-    def _load_rest(self, receiver_id: int, receiver: _Receiver, lane: int) -> None:
+    def _load_rest(self, receiver_id: int, receiver: Receiver, lane: int) -> None:
         """Ask for the next events of a lane that has none in memory but a rest in the table.
 
         Only up to where the receiver's own reading has come: what lies beyond it comes from there.
@@ -588,20 +502,9 @@ class Engine:
         seconds = self._subscriptions.get(event.subscription_id)
         return None if seconds is None else event.change.recorded_at + timedelta(seconds=seconds)
 
-    def _block_ends(self, receiver: _Receiver, event: Event) -> datetime | None:
-        """When a failing head stops blocking its lane; None: never."""
-        settings = receiver.settings
-        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None or event.round > 0:
-            return None
-        return event.first_failed_at + timedelta(seconds=settings.lane_block_max_s)
-
-    def _past_block(self, receiver: _Receiver, event: Event, now: Now) -> bool:
-        block_ends = self._block_ends(receiver, event)
-        return block_ends is not None and block_ends <= now.wall
-
     # ------------------------------------------------------------ sending
 
-    def _take_turn(self, receiver: _Receiver) -> None:
+    def _take_turn(self, receiver: Receiver) -> None:
         if not receiver.queued and receiver.ready and receiver.has_room():
             receiver.queued = True
             self._turns.append(receiver)
@@ -635,7 +538,7 @@ class Engine:
             self._effects.append(Send(event, event.attempts_count + 1))
             self._take_turn(receiver)
 
-    def _next(self) -> _Receiver | None:
+    def _next(self) -> Receiver | None:
         """Whose turn it is: first of those that were held back, if there is room for it now."""
         held = next(iter(self._held_back), None)
         if held is not None and self._room.admits(held.pace):
@@ -643,7 +546,7 @@ class Engine:
             return held
         return self._turns.popleft() if self._turns else None
 
-    def _release(self, event: Event, duration_ms: int | None) -> _Receiver:
+    def _release(self, event: Event, duration_ms: int | None) -> Receiver:
         receiver = self._receiver(event.receiver_id)
         if event.state is not State.IN_FLIGHT:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
@@ -663,7 +566,7 @@ class Engine:
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 
-    def _remember(self, receiver_id: int, receiver: _Receiver, now: Now) -> None:
+    def _remember(self, receiver_id: int, receiver: Receiver, now: Now) -> None:
         """Have stored what is due, and all that is known of a receiver that may be another worker's next."""
         health = receiver.health
         if health.due(now) or (health.untold and (receiver.leaving or not self._sending_allowed)):
@@ -673,7 +576,7 @@ class Engine:
         for receiver_id, receiver in self._receivers.items():
             self._remember(receiver_id, receiver, now)
 
-    def _refill(self, receiver_id: int, receiver: _Receiver) -> None:
+    def _refill(self, receiver_id: int, receiver: Receiver) -> None:
         room = receiver.room(self._window)
         if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
@@ -694,7 +597,7 @@ class Engine:
                 waiting.wakes_ns = None
                 self._take_turn(waiting)
 
-    def _wake_receiver(self, receiver: _Receiver, at_ns: int) -> None:
+    def _wake_receiver(self, receiver: Receiver, at_ns: int) -> None:
         """One timer at a time: a receiver may be asked again and again while it waits, for hours."""
         if receiver.wakes_ns is None or at_ns < receiver.wakes_ns:
             receiver.wakes_ns = at_ns
@@ -704,11 +607,3 @@ class Engine:
         if (event.state, to) not in TRANSITIONS:
             raise InvariantBroken(f"event {event.event_id} cannot go from {event.state.name} to {to.name}")
         event.state = to
-
-
-def _not_before(due_at: datetime | None, retry_after_s: int | None, now: Now) -> datetime | None:
-    """When a probed event is due: as before, but not before the receiver said it wants to be asked again."""
-    if retry_after_s is None:
-        return due_at
-    asked_for = now.wall + timedelta(seconds=min(retry_after_s, RETRY_AFTER_S_MAX))
-    return asked_for if due_at is None else max(due_at, asked_for)

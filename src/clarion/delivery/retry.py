@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from clarion.core.clock import Random
+from clarion.core.clock import Now, Random
 
 RETRY_AFTER_S_MAX = 86_400
 """The longest Retry-After that is obeyed: 24 hours."""
@@ -35,3 +36,11 @@ def wait_with_retry_after_ms(wait_ms: int, retry_after_s: int | None) -> int:
     if retry_after_s is None:
         return wait_ms
     return max(wait_ms, min(retry_after_s, RETRY_AFTER_S_MAX) * 1000)
+
+
+def not_before(due_at: datetime | None, retry_after_s: int | None, now: Now) -> datetime | None:
+    """When a probed event is due: as before, but not before the receiver said it wants to be asked again."""
+    if retry_after_s is None:
+        return due_at
+    asked_for = now.wall + timedelta(seconds=min(retry_after_s, RETRY_AFTER_S_MAX))
+    return asked_for if due_at is None else max(due_at, asked_for)
