@@ -2,15 +2,17 @@
 
     .venv/bin/python bench/latency.py [--rates 50,200,1000] [--rate 200] [--seconds 8] [--runs 3] [--json]
 
-Everything runs on this machine: an embedded PostgreSQL (fsync on), `clarion serve` with its defaults, one writer that
-commits single-row changes at an even rate, and a receiver in a process of its own (uvloop, Python's TLS) that writes each
+Everything runs on this machine: an embedded PostgreSQL (fsync on), `clarion serve` with its defaults, writers that
+commit single-row changes at an even rate, and a receiver in a process of its own (uvloop, Python's TLS) that writes each
 request down. Latency is from the trigger's clock_timestamp(), hence with the writer's own commit, to the complete
 request at the receiver. Every request is verified afterwards and compared with the ledger and the attempts.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 from figures import Figure, Figures, numbers, options, percentile
@@ -23,6 +25,8 @@ from harness.deployment import ITEMS, Deployment
 FLOOR_MS = {"p50": 25.0, "p95": 40.0, "p99": 75.0}
 GOAL_MS = {"p50": 11.0, "p95": 17.0, "p99": 22.0}
 WARM_UP_CHANGES = 300
+ROWS = 100
+CHANGES_PER_S_PER_WRITER = 250.0
 
 
 def measure(rates: list[float], seconds: float) -> dict[float, dict[str, float]]:
@@ -36,21 +40,34 @@ def measure(rates: list[float], seconds: float) -> dict[float, dict[str, float]]
 
 def _warm_up(at: Rig) -> None:
     """Rows to change, and connections opened."""
-    at.deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 100)")
+    at.deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ROWS,))
     for number in range(WARM_UP_CHANGES):
-        at.deployment.connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (number % 100 + 1,))
+        at.deployment.connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (number % ROWS + 1,))
     at.deployment.wait_until_settled()
 
 
-def _run(deployment: Deployment, rate: float, count: int) -> dict[str, float]:
-    with psycopg.connect(deployment.database.url, autocommit=True) as writer:
-        before = deployment.receiver.count()
+def _write(url: str, number: int, writers: int, rate: float, count: int) -> None:
+    """Every `writers`th of `count` commits, from the one with this number on, each at its moment."""
+    with psycopg.connect(url, autocommit=True) as connection:
         begun = time.monotonic()
-        for number in range(count):
-            writer.execute("UPDATE items SET version = version + 1 WHERE id = %s", (number % 100 + 1,))
-            time.sleep(max(0, begun + (number + 1) / rate - time.monotonic()))
-        took = time.monotonic() - begun
-    received = deployment.receiver.wait_for(before + count)
+        for turn in range(number, count, writers):
+            time.sleep(max(0, begun + turn / rate - time.monotonic()))
+            statement = "UPDATE items SET version = version + 1 WHERE id = %s"
+            connection.execute(statement, (turn % ROWS + 1,), prepare=True)
+
+
+def _run(deployment: Deployment, rate: float, count: int) -> dict[str, float]:
+    before = deployment.receiver.count()
+    writers = math.ceil(rate / CHANGES_PER_S_PER_WRITER)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(writers) as pool:
+        shares = [
+            pool.submit(_write, deployment.database.url, number, writers, rate, count) for number in range(writers)
+        ]
+        for share in shares:
+            share.result()
+    took = time.monotonic() - begun
+    received = deployment.receiver.wait_for(before + count, timeout_s=60)
     deployment.wait_until_settled()
     captured_at = dict(deployment.rows("SELECT change_id, extract(epoch FROM captured_at)::float8 FROM clarion.ledger"))
     verifier = Webhook(list(deployment.secrets.values()))
@@ -89,7 +106,7 @@ def main() -> None:
                     Figure(f"commit to receiver, {name}, {rate:.0f}/s", "ms", FLOOR_MS[name], GOAL_MS[name])
                     for name in FLOOR_MS
                 ),
-                Figure(f"  rate that the writer kept, {rate:.0f}/s", "changes/s"),
+                Figure(f"  rate that the writers kept, {rate:.0f}/s", "changes/s"),
             )
         )
     )
@@ -98,7 +115,7 @@ def main() -> None:
         for rate, run in measure(rates, given.seconds).items():
             for name in FLOOR_MS:
                 figures[f"commit to receiver, {name}, {rate:.0f}/s"].add(run[name], run["largest"])
-            figures[f"  rate that the writer kept, {rate:.0f}/s"].add(run["rate"])
+            figures[f"  rate that the writers kept, {rate:.0f}/s"].add(run["rate"])
             requests += round(run["requests"])
     figures.show(as_json=given.json, notes=[f"{requests} requests, one receiver, the tests' (Python, uvloop)"])
 

@@ -57,6 +57,8 @@ class Nginx:
     name = "nginx, one process"
 
     def __init__(self, directory: Path, certificate: tuple[Path, Path]) -> None:
+        program = nginx_program()
+        assert program is not None, "nginx is not installed"
         directory.mkdir()
         self.port, self._status_port = _free_port(), _free_port()
         configuration = directory / "nginx.conf"
@@ -69,7 +71,7 @@ class Nginx:
                 status_port=self._status_port,
             )
         )
-        self._process = subprocess.Popen([nginx_program(), "-e", "stderr", "-p", str(directory), "-c", configuration])
+        self._process = subprocess.Popen([program, "-e", "stderr", "-p", str(directory), "-c", str(configuration)])
         deadline = time.monotonic() + 10
         while True:
             try:

@@ -7,6 +7,8 @@ loopback addresses, and the product as its users start it. Linux only: CPU is re
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -142,6 +144,8 @@ class Rig:
 @contextmanager
 def rig(*, schema: str = SCHEMA, attachments: Sequence[Attachment] = ()) -> Iterator[Rig]:
     """A rig on a fresh server; by default with twenty tables, each a resource of organisation `default`."""
+    # Ended from outside, it still takes its server and its processes along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     attached = attachments or [Attachment(resource=table.upper(), table=table) for table in TABLES]
     with tempfile.TemporaryDirectory(prefix="clarion-bench.") as name:
         directory = Path(name)

@@ -3,8 +3,8 @@
     .venv/bin/python bench/router.py [--changes 100000] [--organisations 1,500] [--runs 3] [--json]
 
 The outbox is filled with delivery and router off by one transaction of the application, organisations in turn, one
-subscription matching each change. Changes/s is over the span between the router's looks at the first batch and at the last; the latter's rows do
-not count. CPU is that of the router's process and of its sessions, from when it is ready.
+subscription matching each change. Changes/s is over the span between the router's looks at the first batch and at the last;
+the latter's rows do not count. CPU is that of the router's process and of its sessions, from when it is ready.
 """
 
 from __future__ import annotations
