@@ -209,10 +209,14 @@ class Engine:
         else:
             del rests[loaded.lane]
         for event in loaded.events:
-            self._keep(receiver, event, now)
+            if event.queue_id not in receiver.alone:
+                self._keep(receiver, event, now)
+        if not rests:
+            receiver.alone.intersection_update(receiver.events)
         head = receiver.lanes.head(loaded.lane)
         if head is None:
-            self._load_rest(loaded.receiver_id, receiver, loaded.lane)
+            if not receiver.unordered() or receiver.room(self._window) > 0:
+                self._load_rest(loaded.receiver_id, receiver, loaded.lane)
         elif head.queue_id in receiver.blocked:
             self._cut(receiver, head)
         self._refill(loaded.receiver_id, receiver)
@@ -289,6 +293,8 @@ class Engine:
             # Orders that came while its end was being stored.
             self._effects.append(Obeyed(event.hurried_by + event.cancelled_by))
         receiver.events.pop(event.queue_id, None)  # not there if it was ended before it was loaded
+        if not receiver.lanes.rests:
+            receiver.alone.discard(event.queue_id)
         self._leave_lane(receiver, event, now)
         self._refill(event.receiver_id, receiver)
 
@@ -411,13 +417,15 @@ class Engine:
                 receiver.lanes.add(ended.lane, ended)
             return
         receiver.events[event.queue_id] = event
+        if receiver.unordered():
+            receiver.alone.add(event.queue_id)
         if hurried_by := receiver.hurried_ahead.pop(event.queue_id, None):
             event.hurried_by = tuple(hurried_by)
             event.due_at = None
         if self._cancel_if_deleted(receiver, event):
             receiver.lanes.add(event.lane, event)
             return
-        if receiver.settings is not None and not receiver.settings.ordered_per_object:
+        if receiver.unordered():
             event.lane = event.queue_id
         if receiver.past_block(event, now):
             event.overtaken = True
@@ -581,6 +589,8 @@ class Engine:
         if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))
+        if receiver.lanes.rests and receiver.unordered() and room * 2 >= self._window:
+            self._load_rest(receiver_id, receiver, next(iter(receiver.lanes.rests)))
 
     # ------------------------------------------------------------ time
 

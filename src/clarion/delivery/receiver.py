@@ -22,6 +22,7 @@ class Receiver:
     """What the engine remembers of one receiver."""
 
     __slots__ = (
+        "alone",
         "blocked",
         "breaker",
         "ended_ahead",
@@ -54,6 +55,7 @@ class Receiver:
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
+        self.alone: set[int] = set()  # admitted while order was off; a lane's rest must not bring them once more
         self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
@@ -86,6 +88,10 @@ class Receiver:
         """Whether an open row that is not in memory is still to be loaded, at the end of the queue or from a lane's rest."""
         rest = self.lanes.rests.get(lane)
         return queue_id > self.loaded_upto or (rest is not None and queue_id > rest.after_queue_id)
+
+    def unordered(self) -> bool:
+        """Whether new events need not wait for others of their object."""
+        return self.settings is not None and not self.settings.ordered_per_object
 
     def is_engaged(self) -> bool:
         """Whether a request is under way, or an outcome still to be stored."""

@@ -1,0 +1,181 @@
+"""What seeds found, told as stories, so that they stay when the simulation draws other worlds from the same seeds."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+
+from clarion.core.clock import Now
+from clarion.delivery.engine import Engine
+from clarion.delivery.event import Event
+from clarion.delivery.step import (
+    Configured,
+    Finished,
+    Input,
+    LaneLoaded,
+    Loaded,
+    LoadLane,
+    LoadReceiver,
+    ReceiverLoaded,
+    ReceiverSettings,
+    Send,
+    Settle,
+    Settled,
+    Ticked,
+)
+from clarion.ledger.change import Change
+from simulation.model_queue import ModelQueue, Row, Tables
+from simulation.network import Answer, failing, healthy
+from simulation.trace import EPOCH
+from simulation.world import FIRST_LANE
+
+WINDOW = 16
+SETTINGS = ReceiverSettings(1, concurrency=64, retry_schedule_s=(0, 60, 60))
+
+
+class Dice(random.Random):
+    def token(self, bytes_count: int) -> bytes:
+        return self.randbytes(bytes_count)
+
+
+class Bench:
+    """An engine and its tables, without a world: the test says what happens when."""
+
+    def __init__(self) -> None:
+        self.now = Now(0, EPOCH)
+        self.tables = Tables(lambda: self.now.wall)
+        self.queue = ModelQueue(self.tables, self.tables.join(), 0)
+        self.engine = Engine(Dice(1), window=WINDOW)
+        self.in_flight: list[Event] = []
+        self.sent: Counter[int] = Counter()
+        self.settling: list[Settle] = []
+        self.wanted: list[LoadLane | LoadReceiver] = []
+        self.tail = 0
+        self.configure(SETTINGS)
+
+    def tell(self, happened: Input) -> None:
+        for effect in self.engine.handle(happened, self.now):
+            match effect:
+                case Send(event, _):
+                    assert event.queue_id in self.tables.queue, "sent after its end was durable"
+                    self.in_flight.append(event)
+                    self.sent[event.queue_id] += 1
+                case Settle():
+                    self.settling.append(effect)
+                case LoadLane() | LoadReceiver():
+                    self.wanted.append(effect)
+
+    def configure(self, settings: ReceiverSettings) -> None:
+        self.tell(Configured({1: settings}, {1: None}))
+
+    def add(self, rows_count: int) -> None:
+        for _ in range(rows_count):
+            number = self.tables.last_queue_id + 1
+            change = Change(number, number, "RUNS", "u", "1", EPOCH, EPOCH, None, None, None, "{}", "{}")
+            self.tables.add(Row(number, number, 0, 1, 1, FIRST_LANE, change))
+
+    def load(self) -> None:
+        events = self.queue.load_tail(range(64), self.tail, self.engine.overflowing(), 1000)
+        self.tail = self.tables.last_queue_id
+        self.tell(Loaded(events))
+
+    def load_wanted(self) -> None:
+        wanted = self.wanted.pop(0)
+        if isinstance(wanted, LoadLane):
+            events = self.queue.load_lane(wanted)
+            self.tell(LaneLoaded(wanted.receiver_id, wanted.lane, events, len(events) < wanted.limit))
+        else:
+            events = self.queue.load_receiver(wanted)
+            self.tell(ReceiverLoaded(wanted.receiver_id, events, len(events) < wanted.limit))
+
+    def answer(self, event: Event, answer: Answer) -> None:
+        self.in_flight.remove(event)
+        self.tell(Finished(event, answer.attempt(self.now.wall)))
+
+    def settle(self) -> None:
+        settled, self.settling = self.settling, []
+        self.queue.settle(settled)
+        self.tell(Settled(settled))
+
+    def wait(self, seconds: int) -> None:
+        self.now = Now(self.now.monotonic_ns + seconds * 1_000_000_000, self.now.wall + timedelta(seconds=seconds))
+        self.tell(Ticked())
+
+
+def with_a_rest_and_order_switched_off(rows_count: int) -> Bench:
+    """The head of a lane fails, its followers are left in the table, and the owner gives up on order."""
+    bench = Bench()
+    bench.add(rows_count)
+    bench.load()
+    bench.answer(bench.in_flight[0], failing(bench_dice(), 1))
+    bench.settle()
+    assert bench.engine.loaded_count == 1, "the followers are in the table"
+    bench.configure(replace(SETTINGS, ordered_per_object=False))
+    return bench
+
+
+def bench_dice() -> random.Random:
+    return random.Random(1)
+
+
+def deliver_all(bench: Bench) -> None:
+    for _ in range(10_000):
+        for event in list(bench.in_flight):
+            bench.answer(event, healthy(bench_dice(), 1))
+        bench.settle()
+        if bench.wanted:
+            bench.load_wanted()
+        elif not bench.in_flight and bench.tables.queue:
+            bench.wait(60)
+        elif not bench.tables.queue:
+            return
+    raise AssertionError(f"in limbo: {list(bench.tables.queue)}")
+
+
+def test_what_was_taken_in_while_order_was_off_is_not_read_once_more_from_its_lane() -> None:
+    bench = with_a_rest_and_order_switched_off(4)
+    bench.add(3)
+    bench.load()
+    assert sorted(event.queue_id for event in bench.in_flight) == [5, 6, 7]
+    bench.wait(100)
+    head = next(event for event in bench.in_flight if event.queue_id == 1)
+    bench.answer(head, healthy(bench_dice(), 1))
+    bench.settle()
+    while bench.wanted:  # the rest is read up to the last row, while the new ones are under way
+        bench.load_wanted()
+    deliver_all(bench)
+    assert bench.sent == Counter({1: 2, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1})
+
+
+def test_a_row_read_from_its_lane_before_it_was_settled_is_not_taken_in_after() -> None:
+    bench = with_a_rest_and_order_switched_off(2)
+    bench.add(1)
+    bench.load()
+    bench.wait(100)
+    head = next(event for event in bench.in_flight if event.queue_id == 1)
+    bench.answer(head, healthy(bench_dice(), 1))
+    bench.settle()
+    wanted = bench.wanted.pop(0)
+    assert isinstance(wanted, LoadLane)
+    read = bench.queue.load_lane(wanted)
+    assert [event.queue_id for event in read] == [2, 3]
+    bench.answer(bench.in_flight[0], healthy(bench_dice(), 1))
+    bench.settle()
+    bench.tell(LaneLoaded(1, FIRST_LANE, read, exhausted=False))
+    deliver_all(bench)
+    assert bench.sent == Counter({1: 2, 2: 1, 3: 1})
+
+
+def test_a_long_rest_is_read_within_the_window_after_order_was_switched_off() -> None:
+    bench = with_a_rest_and_order_switched_off(200)
+    bench.wait(100)
+    bench.answer(bench.in_flight[0], healthy(bench_dice(), 1))
+    bench.settle()
+    for _ in range(100):
+        if bench.wanted:
+            bench.load_wanted()
+    assert bench.engine.loaded_count <= WINDOW + 2
+    deliver_all(bench)
+    assert sum(bench.sent.values()) == 201
