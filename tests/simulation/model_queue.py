@@ -13,6 +13,7 @@ from datetime import datetime
 from clarion.core.errors import Fenced, InvariantBroken
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.delivery.event import Event
+from clarion.delivery.health import Failing
 from clarion.delivery.step import Command, CommandKind, Ending, LoadLane, LoadReceiver, ReceiverSettings, Settle
 from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
@@ -87,6 +88,7 @@ class Tables:
     shards: dict[int, int | None] = field(default_factory=lambda: dict.fromkeys(range(SHARDS_COUNT)))
     receivers: dict[int, ReceiverSettings] = field(default_factory=dict)
     subscriptions: dict[int, int | None] = field(default_factory=dict)
+    failing: dict[int, Failing] = field(default_factory=dict)
     version: int = 1
     last_queue_id: int = 0
     last_command_id: int = 0

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from clarion.core.clock import Now
 from clarion.delivery.event import Event
+from clarion.delivery.health import Failing
 from clarion.delivery.step import (
     Commanded,
     Configured,
@@ -24,6 +25,7 @@ from clarion.delivery.step import (
     LoadReceiver,
     Obeyed,
     ReceiverLoaded,
+    Remember,
     Send,
     SendingAllowed,
     Settle,
@@ -90,8 +92,8 @@ def input_text(happened: Input) -> str:
             return f"commanded {' '.join(listed)}"
         case SendingAllowed(allowed):
             return f"sending allowed={allowed}"
-        case ShardsClaimed(shards):
-            return f"claimed {_shards(shards)}"
+        case ShardsClaimed(shards, failing):
+            return f"claimed {_shards(shards)} failing={[_failing(r, failing[r]) for r in sorted(failing)]}"
         case ShardsDraining(shards):
             return f"draining {_shards(shards)}"
         case ShardsReleased(shards):
@@ -117,6 +119,8 @@ def effect_text(effect: Effect) -> str:
             return f"load lane r{receiver_id} l{lane} after={after_queue_id} upto={upto_queue_id} limit={limit}"
         case Disable(receiver_id, reason):
             return f"disable r{receiver_id} {reason}"
+        case Remember(receiver_id, failing):
+            return f"remember {_failing(receiver_id, failing)}"
         case Obeyed(command_ids):
             return f"obeyed {command_ids}"
         case _:
@@ -135,6 +139,10 @@ def _events(events: Collection[Event]) -> str:
 def _attempt(attempt: Attempt) -> str:
     began = f"{attempt.outcome.value} at={_moment(attempt.started_at)} took={attempt.duration_ms}"
     return f"{began} status={attempt.status_code} after={attempt.retry_after_s} ours={attempt.ours}"
+
+
+def _failing(receiver_id: int, failing: Failing | None) -> str:
+    return f"r{receiver_id} " + ("well" if failing is None else f"since={_moment(failing.since)} count={failing.count}")
 
 
 def _shards(shards: Collection[int]) -> str:

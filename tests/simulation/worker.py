@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clarion.core.errors import Fenced
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.delivery.event import Event, Reason
+from clarion.delivery.health import Failing
 from clarion.delivery.share import next_move
 from clarion.delivery.step import (
     Commanded,
@@ -26,6 +27,7 @@ from clarion.delivery.step import (
     LoadReceiver,
     Obeyed,
     ReceiverLoaded,
+    Remember,
     Send,
     SendingAllowed,
     Settle,
@@ -201,11 +203,20 @@ class ModelWorker:
                 case Disable():
                     self._disabled.append(effect)
                     self._look()
+                case Remember(receiver_id, failing):
+                    self._remember(receiver_id, failing)
                 case Obeyed(command_ids):
                     self._obeyed.extend(command_ids)
         if (self.pending or self._obeyed) and self._loops:
             self._loops[-1].wake()
         self._wake_at(self.engine.wake_ns())
+
+    def _remember(self, receiver_id: int, failing: Failing | None) -> None:
+        """Stored at once: how late the real one is costs a count, never order or an event."""
+        if failing is None:
+            self._world.tables.failing.pop(receiver_id, None)
+        else:
+            self._world.tables.failing[receiver_id] = failing
 
     def _send(self, event: Event) -> None:
         if event.event_id in self._world.unsendable:
@@ -269,7 +280,8 @@ class ModelWorker:
             self.shards |= shards
             self._tail.claimed(shards)
             self._commands_wait = True
-            self.apply(ShardsClaimed(shards))
+            failing = self._world.tables.failing
+            self.apply(ShardsClaimed(shards, {r: failing[r] for r in failing if shard_of(r) in shards}))
 
     def _forget(self, shards: set[int]) -> None:
         if shards:
