@@ -179,3 +179,15 @@ def test_a_long_rest_is_read_within_the_window_after_order_was_switched_off() ->
     assert bench.engine.loaded_count <= WINDOW + 2
     deliver_all(bench)
     assert sum(bench.sent.values()) == 201
+
+
+def test_a_rest_that_waits_for_room_is_read_when_order_is_switched_on_again() -> None:
+    bench = with_a_rest_and_order_switched_off(200)
+    bench.wait(100)
+    bench.answer(bench.in_flight[0], healthy(bench_dice(), 1))
+    bench.settle()
+    while bench.wanted:
+        bench.load_wanted()
+    bench.configure(SETTINGS)
+    deliver_all(bench)
+    assert sum(bench.sent.values()) == 201

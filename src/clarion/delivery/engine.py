@@ -162,8 +162,13 @@ class Engine:
         self._settings = dict(configured.receivers)
         self._subscriptions = dict(configured.subscriptions)
         for receiver_id, receiver in self._receivers.items():
+            was_unordered = receiver.unordered()
             receiver.configure(self._settings.get(receiver_id))
             self._remember(receiver_id, receiver, now)
+            if was_unordered and not receiver.unordered():
+                for lane in receiver.lanes.rests:
+                    if receiver.lanes.head(lane) is None:  # its reading may have waited for room
+                        self._load_rest(receiver_id, receiver, lane)
             for event in list(receiver.events.values()):
                 self._cancel_if_deleted(receiver, event)
             for event in list(receiver.ready):
