@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--trace", action="store_true", help="every input and effect, a line each")
-    parser.add_argument("--days", type=float, help="days of trouble, by the virtual clock, instead of a short run")
+    parser.add_argument(
+        "--days", "--virtual-days", type=float, help="days of trouble, by the virtual clock, instead of a short run"
+    )
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
     begun, results = time.monotonic(), list[Result]()
@@ -27,8 +29,11 @@ def main() -> int:
         result = simulate(seed, days=options.days, show=print if options.trace else None)
         results.append(result)
         if result.violation is not None:
-            print(f"seed {seed}: {result.violation}")
-        if len(results) % 100 == 0:
+            days = f" --days {options.days:g}" if options.days is not None else ""
+            print(
+                f"seed {seed}: {result.violation}\n  replay: scripts/simulate --seed {seed} --trace{days}", flush=True
+            )
+        if len(results) % (1 if options.days else 100) == 0 and len(seeds) > 1:
             print(f"{len(results)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
     violations = sum(result.violation is not None for result in results)
     print(

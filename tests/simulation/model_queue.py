@@ -85,6 +85,7 @@ class Tables:
     attempts: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
     commands: dict[int, tuple[CommandKind, int, int]] = field(default_factory=dict)
     workers: dict[int, WorkerRow] = field(default_factory=dict)
+    live: list[int] = field(default_factory=list)
     shards: dict[int, int | None] = field(default_factory=lambda: dict.fromkeys(range(SHARDS_COUNT)))
     receivers: dict[int, ReceiverSettings] = field(default_factory=dict)
     subscriptions: dict[int, int | None] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Tables:
         """A new worker's id."""
         worker_id = len(self.workers) + 1
         self.workers[worker_id] = WorkerRow()
+        self.live.append(worker_id)
         return worker_id
 
     def rejoin(self, worker_id: int) -> int:
@@ -125,12 +127,11 @@ class Tables:
     def end(self, worker_id: int) -> None:
         """Fence a worker out, then free its shards."""
         self.workers[worker_id].ended = True
+        if worker_id in self.live:
+            self.live.remove(worker_id)
         for shard, owner in self.shards.items():
             if owner == worker_id:
                 self.shards[shard] = None
-
-    def live_workers(self) -> list[int]:
-        return [worker_id for worker_id, worker in self.workers.items() if not worker.ended]
 
     def claim(self, worker_id: int, shards: Collection[int]) -> set[int]:
         """Those of the shards that were free, now the worker's."""

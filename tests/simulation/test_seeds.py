@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
-from clarion.delivery.event import Event
-from clarion.delivery.receiver import Receiver
+from simulation import __main__ as command
+from simulation.broken import BROKEN
+from simulation.trace import UnknownStep, effect_text, input_text
 from simulation.world import simulate
 
 SEEDS = 500
+FOUND = (37, 303, 521, 730)
 PART = 50
 
 
@@ -45,21 +46,37 @@ def test_a_seed_repeats_to_the_byte_in_another_process_too() -> None:
     assert digests == {simulate(7).digest}
 
 
-class ForgetsLanes(Engine):
-    """Sends what follows though its head is not settled."""
-
-    def _keep(self, receiver: Receiver, event: Event, now: Now) -> None:
-        event.lane = event.queue_id
-        super()._keep(receiver, event, now)
-
-
-class ForgetsOwnership(Engine):
-    """Goes on sending for shards that it is giving up."""
-
-    def _shards_draining(self, shards: object, now: Now) -> None:
-        pass
-
-
-@pytest.mark.parametrize("broken", [ForgetsLanes, ForgetsOwnership])
-def test_a_broken_engine_is_caught(broken: type[Engine]) -> None:
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda engine: engine.__name__)
+def test_the_oracle_finds_an_engine_that(broken: type[Engine]) -> None:
+    """Each within a few seeds, and by a check of the oracle or the engine's own assertions."""
     assert any(simulate(seed, engine_class=broken).violation for seed in range(60))
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_a_seed_that_once_found_a_fault_finds_none(seed: int) -> None:
+    """`test_found.py` tells what they were."""
+    assert simulate(seed).violation is None
+
+
+def test_days_of_trouble_end_with_everything_settled() -> None:
+    result = simulate(3, days=1)
+    assert result.violation is None
+    assert result.virtual_s >= 86_400
+
+
+def test_an_input_or_effect_that_is_new_fails_in_one_place_and_says_where() -> None:
+    for text_of in (input_text, effect_text):
+        with pytest.raises(UnknownStep, match="tests/simulation does not know"):
+            text_of(object())  # type: ignore[arg-type]
+
+
+def test_the_command_names_the_seed_and_ends_with_1_on_a_violation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "simulate", lambda seed, **_: simulate(seed, engine_class=BROKEN[0]))
+    monkeypatch.setattr(sys, "argv", ["simulate", "--first", "3", "--seeds", "2"])
+    assert command.main() == 1
+    told = capsys.readouterr().out
+    assert "seed 3: Violation" in told
+    assert "replay: scripts/simulate --seed 3 --trace" in told
+    assert "2 violations" in told

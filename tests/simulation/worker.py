@@ -260,7 +260,7 @@ class ModelWorker:
             self._forget(set(self._leaving))
         if self._leaving:
             return
-        live, owners = tables.live_workers(), dict(tables.shards)
+        live, owners = tuple(tables.live), dict(tables.shards)
         if self.worker_id not in live:
             return
         yield self._world.latency_s()

@@ -64,7 +64,7 @@ class Scenario:
             jumpy=dice.random() < 0.25,
             lost_settles=dice.choice((0, 0.01, 0.1)),
             happenings_count=dice.randint(15, 45) if days is None else None,
-            gap_max_s=dice.choice((0.5, 30, 3600)) if days is None else dice.choice((60, 1800, 7200)),
+            gap_max_s=dice.choice((0.5, 30, 3600)) if days is None else dice.choice((600, 3600, 14_400)),
         )
 
 
@@ -154,8 +154,8 @@ class World:
         )
 
     def _begin(self) -> None:
-        for receiver_id in sorted(self.dice.sample(range(1, 200), self.scenario.receivers_count)):
-            self._register(receiver_id)
+        for _ in range(self.scenario.receivers_count):
+            self._register()
         self.reconfigured()
         for _ in range(self.scenario.workers_count):
             self._start_worker()
@@ -253,7 +253,7 @@ class World:
     def shards_unsettled(self, worker: ModelWorker) -> bool:
         """Whether the worker has to look again for shards, though nobody tells it."""
         owned = sum(owner == worker.worker_id for owner in self.tables.shards.values())
-        share = -(-len(self.tables.shards) // max(1, len(self.tables.live_workers())))
+        share = -(-len(self.tables.shards) // max(1, len(self.tables.live)))
         return owned > share or (owned < share and None in self.tables.shards.values())
 
     def reconfigured(self) -> None:
@@ -314,8 +314,9 @@ class World:
         self.tables.version += 1
         self.reconfigured()
 
-    def _register(self, receiver_id: int) -> None:
+    def _register(self) -> None:
         dice = self.dice
+        receiver_id = max(self._receivers, default=0) + dice.randint(1, 50)  # of any shard
         self._receivers[receiver_id] = ModelReceiver(dice.choice((healthy, *PERSONALITIES)))
         self.tables.receivers[receiver_id] = ReceiverSettings(
             receiver_id,
@@ -326,9 +327,22 @@ class World:
             rate_limit_per_second=dice.choice((None, None, None, 1, 5, 50)),
             lane_block_max_s=dice.choice((None, None, 2, 60, 3600)),
         )
-        self._subscriptions_of[receiver_id] = [10 * receiver_id + n for n in range(dice.randint(1, 2))]
+        self._subscriptions_of[receiver_id] = [1000 * receiver_id + n for n in range(dice.randint(1, 2))]
         for subscription_id in self._subscriptions_of[receiver_id]:
             self.tables.subscriptions[subscription_id] = dice.choice((None, None, None, 5, 600, 86_400))
+
+    def _register_another(self) -> None:
+        if len(self.tables.receivers) < self.scenario.receivers_count:
+            self._register()
+            self._change_configuration()
+
+    def _subscribe_again(self) -> None:
+        if (receiver_id := self._choose_receiver()) is not None:
+            subscription_id = self._subscriptions_of[receiver_id][-1] + 1
+            if not self.tables.subscriptions.keys() & set(self._subscriptions_of[receiver_id]):
+                self._subscriptions_of[receiver_id].append(subscription_id)
+                self.tables.subscriptions[subscription_id] = None
+                self._change_configuration()
 
     def _produce(self) -> None:
         """One batch of the router: a burst of changes, most of them of a few hot objects."""
@@ -459,6 +473,8 @@ _HAPPENINGS: tuple[tuple[Callable[[World], None], float], ...] = (
     (World._produce, 14),
     (World._pause_or_activate, 2),
     (World._delete_receiver, 0.3),
+    (World._register_another, 1),
+    (World._subscribe_again, 1),
     (World._delete_subscription, 0.3),
     (World._change_settings, 2),
     (World._change_expiry, 0.5),
