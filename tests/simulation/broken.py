@@ -10,7 +10,7 @@ from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, Status
 from clarion.delivery.receiver import Receiver
-from clarion.delivery.step import Effect, Ending, Finished, Input, SendingAllowed, Settle, Ticked
+from clarion.delivery.step import Command, CommandKind, Effect, Ending, Finished, Input, SendingAllowed, Settle, Ticked
 from clarion.sender.outcome import Attempt
 
 
@@ -42,14 +42,14 @@ class DropsAFollower(Engine):
 class ForgetsTheRest(Engine):
     """What a lane left in the table stays there."""
 
-    def _load_rest(self, receiver_id: int, receiver: Receiver, lane: int) -> None:
+    def _load_rest(self, receiver: Receiver, lane: int) -> None:
         pass
 
 
 class ForgetsTheBacklog(Engine):
     """A receiver whose window was full is never read again."""
 
-    def _refill(self, receiver_id: int, receiver: Receiver) -> None:
+    def _refill(self, receiver: Receiver) -> None:
         pass
 
 
@@ -63,7 +63,7 @@ class _Roomy(Receiver):
 class IgnoresConcurrency(Engine):
     def _receiver(self, receiver_id: int) -> Receiver:
         if receiver_id not in self._receivers:
-            self._receivers[receiver_id] = _Roomy(None, self._random)
+            self._receivers[receiver_id] = _Roomy(receiver_id, None, self._random)
             self._receivers[receiver_id].configure(self._settings.get(receiver_id))
         return self._receivers[receiver_id]
 
@@ -78,7 +78,7 @@ class _Active(Receiver):
 class SendsToInactiveReceivers(Engine):
     def _receiver(self, receiver_id: int) -> Receiver:
         if receiver_id not in self._receivers:
-            self._receivers[receiver_id] = _Active(None, self._random)
+            self._receivers[receiver_id] = _Active(receiver_id, None, self._random)
             self._receivers[receiver_id].configure(self._settings.get(receiver_id))
         return self._receivers[receiver_id]
 
@@ -180,8 +180,11 @@ class SendsAfterDeletion(Engine):
 
 
 class ForgetsOrders(Engine):
-    def _retry_now(self, command: object, now: Now) -> None:
-        pass
+    """An order to try at once is taken and nothing comes of it."""
+
+    def _commanded(self, command: Command, now: Now) -> None:
+        if command.kind is not CommandKind.RETRY_NOW:
+            super()._commanded(command, now)
 
 
 BROKEN: tuple[type[Engine], ...] = (

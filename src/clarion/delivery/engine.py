@@ -164,11 +164,11 @@ class Engine:
         for receiver_id, receiver in self._receivers.items():
             was_unordered = receiver.unordered()
             receiver.configure(self._settings.get(receiver_id))
-            self._remember(receiver_id, receiver, now)
+            self._remember(receiver, now)
             if was_unordered and not receiver.unordered():
                 for lane in receiver.lanes.rests:
                     if receiver.lanes.head(lane) is None:  # its reading may have waited for room
-                        self._load_rest(receiver_id, receiver, lane)
+                        self._load_rest(receiver, lane)
             for event in list(receiver.events.values()):
                 self._cancel_if_deleted(receiver, event)
             for event in list(receiver.ready):
@@ -195,7 +195,7 @@ class Engine:
         receiver.overflowing = not exhausted
         for event in events:
             self._admit(receiver, event, now)
-        self._refill(receiver_id, receiver)
+        self._refill(receiver)
 
     def _lane_loaded(self, loaded: LaneLoaded, now: Now) -> None:
         """Take the next events of a lane, and note whether that was all of its rest."""
@@ -221,16 +221,16 @@ class Engine:
         head = receiver.lanes.head(loaded.lane)
         if head is None:
             if not receiver.unordered() or receiver.room(self._window) > 0:
-                self._load_rest(loaded.receiver_id, receiver, loaded.lane)
+                self._load_rest(receiver, loaded.lane)
         elif head.queue_id in receiver.blocked:
             self._cut(receiver, head)
-        self._refill(loaded.receiver_id, receiver)
+        self._refill(receiver)
 
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
         probe = self._receiver(event.receiver_id).probe is event
         receiver = self._release(event, None if attempt.ours else attempt.duration_ms)
         event.attempts_count += 1
-        self._judge(event.receiver_id, receiver, attempt, now, probe=probe)
+        self._judge(receiver, attempt, now, probe=probe)
         if attempt.outcome is Outcome.SUCCEEDED:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
@@ -266,10 +266,10 @@ class Engine:
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
         self._settle(event, attempt, None)
 
-    def _judge(self, receiver_id: int, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
+    def _judge(self, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
         receiver.health.finished(attempt, now)
-        self._remember(receiver_id, receiver, now)
+        self._remember(receiver, now)
         if probe:
             receiver.breaker.probed(attempt, now.monotonic_ns)
         else:
@@ -282,8 +282,9 @@ class Engine:
     def _settled(self, settlement: Settle, now: Now) -> None:
         event = settlement.event
         receiver = self._receiver(event.receiver_id)
-        event.cancelled_by = tuple(one for one in event.cancelled_by if one not in settlement.command_ids)
-        event.hurried_by = tuple(one for one in event.hurried_by if one not in settlement.command_ids)
+        if settlement.command_ids:
+            event.cancelled_by = tuple(one for one in event.cancelled_by if one not in settlement.command_ids)
+            event.hurried_by = tuple(one for one in event.hurried_by if one not in settlement.command_ids)
         if settlement.ending is None:
             self._move(event, State.WAITING)
             if event.cancelled_by and not receiver.leaving:
@@ -291,7 +292,7 @@ class Engine:
             elif not self._cancel_if_deleted(receiver, event):
                 self._hurry(receiver, event, now)
                 self._consider(receiver, event, now)
-                self._refill(event.receiver_id, receiver)
+                self._refill(receiver)
             return
         self._move(event, State.GONE)
         if event.hurried_by or event.cancelled_by:
@@ -301,57 +302,46 @@ class Engine:
         if not receiver.lanes.rests:
             receiver.alone.discard(event.queue_id)
         self._leave_lane(receiver, event, now)
-        self._refill(event.receiver_id, receiver)
+        self._refill(receiver)
 
     def _commanded(self, command: Command, now: Now) -> None:
-        if command.event is not None and shard_of(command.event.receiver_id) in self._left:
+        row = command.event
+        if row is None:
+            self._effects.append(Obeyed((command.command_id,)))
+            return
+        if shard_of(row.receiver_id) in self._left:
             return  # its next owner does it
+        receiver = self._receiver(row.receiver_id)
+        event = receiver.events.get(row.queue_id)
+        if event is None and (row.queue_id in receiver.ended_ahead or not receiver.is_ahead(row.queue_id, row.lane)):
+            # Ended already, or its end was stored after the row was read.
+            self._effects.append(Obeyed((command.command_id,)))
+            return
         match command.kind:
             case CommandKind.CANCEL:
-                self._cancel(command)
+                self._cancel(command.command_id, event or self._end_ahead(receiver, row))
+            case CommandKind.RETRY_NOW if event is None:
+                # Not loaded yet: the order stands in its table until then.
+                receiver.hurried_ahead.setdefault(row.queue_id, []).append(command.command_id)
             case CommandKind.RETRY_NOW:
-                self._retry_now(command, now)
+                event.hurried_by += (command.command_id,)
+                self._hurry(receiver, event, now)
             case _:
                 assert_never(command.kind)
 
-    def _cancel(self, command: Command) -> None:
-        row = command.event
-        receiver = None if row is None else self._receiver(row.receiver_id)
-        if row is None or receiver is None or row.queue_id in receiver.ended_ahead:
-            self._effects.append(Obeyed((command.command_id,)))
-            return
-        event = receiver.events.get(row.queue_id)
-        if event is None:
-            if not receiver.is_ahead(row.queue_id, row.lane):  # its end was stored after the row was read
-                self._effects.append(Obeyed((command.command_id,)))
-                return
-            # Not loaded yet, and never to be.
-            receiver.ended_ahead = {
-                queue_id: one for queue_id, one in receiver.ended_ahead.items() if receiver.is_ahead(queue_id, one.lane)
-            }
-            receiver.ended_ahead[row.queue_id] = row
-            event = row
-            event.hurried_by = tuple(receiver.hurried_ahead.pop(row.queue_id, ()))
-        event.cancelled_by += (command.command_id,)
+    def _end_ahead(self, receiver: Receiver, row: Event) -> Event:
+        """The row of an event that is not loaded yet, and never is to be."""
+        receiver.ended_ahead = {
+            queue_id: one for queue_id, one in receiver.ended_ahead.items() if receiver.is_ahead(queue_id, one.lane)
+        }
+        receiver.ended_ahead[row.queue_id] = row
+        row.hurried_by = tuple(receiver.hurried_ahead.pop(row.queue_id, ()))
+        return row
+
+    def _cancel(self, command_id: int, event: Event) -> None:
+        event.cancelled_by += (command_id,)
         if event.state in (State.WAITING, State.READY):
             self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
-
-    def _retry_now(self, command: Command, now: Now) -> None:
-        row = command.event
-        receiver = None if row is None else self._receiver(row.receiver_id)
-        event = None if row is None or receiver is None else receiver.events.get(row.queue_id)
-        if row is None or receiver is None:
-            self._effects.append(Obeyed((command.command_id,)))
-            return
-        if event is None and (row.queue_id in receiver.ended_ahead or not receiver.is_ahead(row.queue_id, row.lane)):
-            self._effects.append(Obeyed((command.command_id,)))
-            return
-        if event is None:
-            # Not loaded yet: the order stands in its table until then.
-            receiver.hurried_ahead.setdefault(row.queue_id, []).append(command.command_id)
-            return
-        event.hurried_by += (command.command_id,)
-        self._hurry(receiver, event, now)
 
     def _hurry(self, receiver: Receiver, event: Event, now: Now) -> None:
         """Make a waiting event due that somebody wants tried at once; one that is under way is being tried."""
@@ -378,20 +368,15 @@ class Engine:
         if not self.drained(shards):
             raise InvariantBroken("shards were released while their requests were under way")
         self._left.update(shards)
-        gone = [receiver_id for receiver_id in self._receivers if shard_of(receiver_id) in shards]
-        forgotten = {id(self._receivers.pop(receiver_id)) for receiver_id in gone}
-        self._turns = deque(receiver for receiver in self._turns if id(receiver) not in forgotten)
-        self._held_back = {receiver: None for receiver in self._held_back if id(receiver) not in forgotten}
-        # A timer left behind would bring its event, and with it the receiver, back to life.
-        self._timers = [
-            timer
-            for timer in self._timers
-            if (
-                shard_of(timer[2].receiver_id) not in shards
-                if isinstance(timer[2], Event)
-                else id(timer[2]) not in forgotten
-            )
-        ]
+        self._receivers = {
+            receiver_id: receiver
+            for receiver_id, receiver in self._receivers.items()
+            if shard_of(receiver_id) not in shards
+        }
+        self._turns = deque(receiver for receiver in self._turns if shard_of(receiver.receiver_id) not in shards)
+        self._held_back = {one: None for one in self._held_back if shard_of(one.receiver_id) not in shards}
+        # A timer left behind, an event's or a receiver's, would bring the receiver back to life.
+        self._timers = [timer for timer in self._timers if shard_of(timer[2].receiver_id) not in shards]
         heapify(self._timers)
 
     # ------------------------------------------------------------ events and lanes
@@ -399,7 +384,7 @@ class Engine:
     def _receiver(self, receiver_id: int) -> Receiver:
         receiver = self._receivers.get(receiver_id)
         if receiver is None:
-            receiver = self._receivers[receiver_id] = Receiver(None, self._random)
+            receiver = self._receivers[receiver_id] = Receiver(receiver_id, None, self._random)
             receiver.configure(self._settings.get(receiver_id))
         return receiver
 
@@ -407,7 +392,7 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
-        if receiver.settings is None or receiver.settings.ordered_per_object:
+        if not receiver.unordered():
             head = receiver.lanes.head(event.lane)
             kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
             if receiver.lanes.leave(event.lane, event, kept_max=kept_max):
@@ -487,7 +472,7 @@ class Engine:
         if following is not None:
             self._consider(receiver, following, now)
         elif receiver.lanes.head(event.lane) is None:
-            self._load_rest(event.receiver_id, receiver, event.lane)
+            self._load_rest(receiver, event.lane)
 
     def _cut(self, receiver: Receiver, head: Event) -> None:
         """Leave what follows a waiting head in the table."""
@@ -497,7 +482,7 @@ class Engine:
                 if event.hurried_by:
                     receiver.hurried_ahead[event.queue_id] = list(event.hurried_by)
 
-    def _load_rest(self, receiver_id: int, receiver: Receiver, lane: int) -> None:
+    def _load_rest(self, receiver: Receiver, lane: int) -> None:
         """Ask for the next events of a lane that has none in memory but a rest in the table.
 
         Only up to where the receiver's own reading has come: what lies beyond it comes from there.
@@ -506,7 +491,7 @@ class Engine:
         if rest is not None and rest.loading_upto is None:
             rest.loading_upto = receiver.loaded_upto
             self._effects.append(
-                LoadLane(receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
+                LoadLane(receiver.receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
             )
 
     def _expires_at(self, event: Event) -> datetime | None:
@@ -579,23 +564,23 @@ class Engine:
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 
-    def _remember(self, receiver_id: int, receiver: Receiver, now: Now) -> None:
+    def _remember(self, receiver: Receiver, now: Now) -> None:
         """Have stored what is due, and all that is known of a receiver that may be another worker's next."""
         health = receiver.health
         if health.due(now) or (health.untold and (receiver.leaving or not self._sending_allowed)):
-            self._effects.append(Remember(receiver_id, health.tell(now)))
+            self._effects.append(Remember(receiver.receiver_id, health.tell(now)))
 
     def _remember_all(self, now: Now) -> None:
-        for receiver_id, receiver in self._receivers.items():
-            self._remember(receiver_id, receiver, now)
+        for receiver in self._receivers.values():
+            self._remember(receiver, now)
 
-    def _refill(self, receiver_id: int, receiver: Receiver) -> None:
+    def _refill(self, receiver: Receiver) -> None:
         room = receiver.room(self._window)
         if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
-            self._effects.append(LoadReceiver(receiver_id, receiver.loaded_upto, room))
+            self._effects.append(LoadReceiver(receiver.receiver_id, receiver.loaded_upto, room))
         if receiver.lanes.rests and receiver.unordered() and room * 2 >= self._window:
-            self._load_rest(receiver_id, receiver, next(iter(receiver.lanes.rests)))
+            self._load_rest(receiver, next(iter(receiver.lanes.rests)))
 
     # ------------------------------------------------------------ time
 

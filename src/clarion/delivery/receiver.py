@@ -41,11 +41,13 @@ class Receiver:
         "queued",
         "quiet_until_ns",
         "ready",
+        "receiver_id",
         "settings",
         "wakes_ns",
     )
 
-    def __init__(self, settings: ReceiverSettings | None, random: Random) -> None:
+    def __init__(self, receiver_id: int, settings: ReceiverSettings | None, random: Random) -> None:
+        self.receiver_id = receiver_id
         self.settings = settings
         self.breaker = Breaker(random)
         self.health = Health()
