@@ -302,7 +302,7 @@ def test_quiet_costs_one_timer_however_often_the_receiver_is_asked() -> None:
     for lane in range(1, 60):
         w.add(lane=lane)
         w.load()
-    receiver_timers = [timer for timer in w.engine._timers if not isinstance(timer[2], Event)]
+    receiver_timers = [timer for timer in w.engine._timers._heap if not isinstance(timer[2], Event)]
     assert len(receiver_timers) == 1
 
 

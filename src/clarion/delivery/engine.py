@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import assert_never
 
 from clarion.core.clock import Now, Random
@@ -58,6 +56,7 @@ from clarion.delivery.step import (
     Ticked,
     Unsendable,
 )
+from clarion.delivery.timers import Timers
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
@@ -79,8 +78,7 @@ class Engine:
         self._subscriptions: dict[int, int | None] = {}
         self._turns: deque[Receiver] = deque()
         self._held_back: dict[Receiver, None] = {}
-        self._timers: list[tuple[int, int, Event | Receiver]] = []
-        self._timer_numbers = count()
+        self._timers = Timers()
         self._sending_allowed = True
         self._left: set[int] = set()
         self._effects: list[Effect] = []
@@ -99,7 +97,7 @@ class Engine:
 
     def wake_ns(self) -> int | None:
         """The monotonic time at which a tick is needed, if nothing else happens before."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_ns()
 
     def overflowing(self) -> list[int]:
         """Receivers whose further rows are left in the table until their window has room."""
@@ -235,16 +233,12 @@ class Engine:
             self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
             return
         event.first_failed_at = event.first_failed_at or now.wall
-        if event.cancelled_by:
-            self._settle(event, attempt, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+        unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else self._unwanted(receiver, event)
+        if unwanted is not None:
+            self._settle(event, attempt, Ending(Status.CANCELLED, unwanted))
             return
         settings = receiver.settings
-        if settings is None:
-            self._settle(event, attempt, Ending(Status.CANCELLED, Reason.RECEIVER_DELETED))
-            return
-        if event.subscription_id not in self._subscriptions:
-            self._settle(event, attempt, Ending(Status.CANCELLED, Reason.SUBSCRIPTION_DELETED))
-            return
+        assert settings is not None
         if attempt.status_code == GONE_STATUS_CODE and settings.active:
             self._effects.append(Disable(event.receiver_id, "GONE"))
         elif settings.active and receiver.health.give_up(now):
@@ -376,8 +370,7 @@ class Engine:
         self._turns = deque(receiver for receiver in self._turns if shard_of(receiver.receiver_id) not in shards)
         self._held_back = {one: None for one in self._held_back if shard_of(one.receiver_id) not in shards}
         # A timer left behind, an event's or a receiver's, would bring the receiver back to life.
-        self._timers = [timer for timer in self._timers if shard_of(timer[2].receiver_id) not in shards]
-        heapify(self._timers)
+        self._timers.keep(lambda waiting: shard_of(waiting.receiver_id) not in shards)
 
     # ------------------------------------------------------------ events and lanes
 
@@ -425,23 +418,22 @@ class Engine:
 
     def _cancel_if_deleted(self, receiver: Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
-        if receiver.leaving:  # its next owner does it
+        if receiver.leaving or event.state not in (State.WAITING, State.READY):  # leaving: its next owner does it
             return False
-        if event.state not in (State.WAITING, State.READY):
-            return False
+        unwanted = self._unwanted(receiver, event)
+        if unwanted is not None:
+            self._settle(event, None, Ending(Status.CANCELLED, unwanted))
+        return unwanted is not None
+
+    def _unwanted(self, receiver: Receiver, event: Event) -> Reason | None:
+        """Why nobody wants the event any more."""
         if receiver.settings is None:
-            self._settle(event, None, Ending(Status.CANCELLED, Reason.RECEIVER_DELETED))
-            return True
-        if event.subscription_id not in self._subscriptions:
-            self._settle(event, None, Ending(Status.CANCELLED, Reason.SUBSCRIPTION_DELETED))
-            return True
-        return False
+            return Reason.RECEIVER_DELETED
+        return None if event.subscription_id in self._subscriptions else Reason.SUBSCRIPTION_DELETED
 
     def _consider(self, receiver: Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""
-        if receiver.leaving:
-            return
-        if event.state not in (State.WAITING, State.READY):
+        if receiver.leaving or event.state not in (State.WAITING, State.READY):
             return
         expires_at = self._expires_at(event)
         if expires_at is not None and expires_at <= now.wall:
@@ -586,11 +578,10 @@ class Engine:
 
     def _set_timer(self, event: Event, moment: datetime, now: Now) -> None:
         wait_ns = max(0, (moment - now.wall) // timedelta(microseconds=1)) * 1000 + 1_000_000
-        heappush(self._timers, (now.monotonic_ns + wait_ns, next(self._timer_numbers), event))
+        self._timers.set(now.monotonic_ns + wait_ns, event)
 
     def _ring(self, now: Now) -> None:
-        while self._timers and self._timers[0][0] <= now.monotonic_ns:
-            _, _, waiting = heappop(self._timers)
+        for waiting in self._timers.due(now.monotonic_ns):
             if isinstance(waiting, Event):
                 self._consider(self._receiver(waiting.receiver_id), waiting, now)
             elif waiting.wakes_ns is not None and waiting.wakes_ns <= now.monotonic_ns:
@@ -601,7 +592,7 @@ class Engine:
         """One timer at a time: a receiver may be asked again and again while it waits, for hours."""
         if receiver.wakes_ns is None or at_ns < receiver.wakes_ns:
             receiver.wakes_ns = at_ns
-            heappush(self._timers, (at_ns, next(self._timer_numbers), receiver))
+            self._timers.set(at_ns, receiver)
 
     def _move(self, event: Event, to: State) -> None:
         if (event.state, to) not in TRANSITIONS:
