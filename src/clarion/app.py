@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 import psycopg
@@ -144,13 +144,9 @@ def listen(settings: Settings) -> socket.socket:
 # ---------------------------------------------------------------- the roles of one process
 
 
-_WRITES_BATCHES = frozenset({"router", "delivery settle"})
-
-
 def _connecting(address: DatabaseAddress, role: str | None) -> Callable[[str], Any]:
     async def open_session(name: str) -> asyncpg.Connection:
-        joins: Literal["nested", "hashed"] = "hashed" if name in _WRITES_BATCHES else "nested"
-        return await pool.connect(address, role=role, name=name, joins=joins)
+        return await pool.connect(address, role=role, name=name)
 
     return open_session
 

@@ -31,7 +31,7 @@ async def main(url: str, object_id: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
 
     async def engine(name: str) -> asyncpg.Connection:
-        return await pool.connect(address, role=engine_role, name=name, joins="hashed")
+        return await pool.connect(address, role=engine_role, name=name)
 
     async def login(name: str) -> asyncpg.Connection:
         return await pool.connect(address, role=None, name=name)

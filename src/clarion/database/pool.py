@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -53,14 +53,8 @@ def store_errors(doing: str) -> Iterator[None]:
         raise StoreUnavailable(f"{doing}: {error or type(error).__name__}") from error
 
 
-async def connect(
-    address: DatabaseAddress, *, role: str | None, name: str, joins: Literal["nested", "hashed"] = "nested"
-) -> asyncpg.Connection:
-    """One connection, acting as `role` if given. `name` shows in pg_stat_activity. Raises StoreUnavailable.
-
-    `joins`: "nested" where a few rows look up theirs in another table, "hashed" where the rows of a table, found by an
-    array of keys, meet what that array's batch says about them.
-    """
+async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> asyncpg.Connection:
+    """One connection, acting as `role` if given. `name` shows in pg_stat_activity. Raises StoreUnavailable."""
     settings = {
         "application_name": f"clarion {name}",
         "timezone": "UTC",
@@ -77,7 +71,7 @@ async def connect(
         "enable_bitmapscan": "off",
         "enable_mergejoin": "off",
         "enable_sort": "off",
-        "enable_hashjoin" if joins == "nested" else "enable_nestloop": "off",
+        "enable_hashjoin": "off",
     }
     with store_errors(f"connect ({name})"):
         connection: asyncpg.Connection = await asyncpg.connect(
@@ -86,6 +80,15 @@ async def connect(
         if role is not None:
             await connection.execute(f"SET ROLE {_identifier(role)}")
         return connection
+
+
+async def join_by_hash(connection: asyncpg.Connection) -> None:
+    """For a session that writes batches: the rows of a table, found by an array of keys, meet what the batch says of them.
+
+    Other sessions join nested: a few rows look up theirs in another table. Raises StoreUnavailable.
+    """
+    with store_errors("set up a session"):
+        await connection.execute("SET enable_hashjoin = on; SET enable_nestloop = off")
 
 
 async def close(connection: asyncpg.Connection | None) -> None:

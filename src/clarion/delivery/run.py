@@ -10,7 +10,7 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
-from clarion.database.pool import close
+from clarion.database.pool import close, join_by_hash
 from clarion.delivery.shard import LeasePolicy, Ownership
 from clarion.delivery.worker import Session, Worker, incarnation_of
 from clarion.sender.seal import Sealer
@@ -51,6 +51,7 @@ async def run_delivery(
             ):
                 opened.append(await open_session(part))
             owning, reading, writing, login = opened
+            await join_by_hash(writing)
             ownership = Ownership(owning, reading, login, policy)
             if worker is None:
                 standing = await ownership.join(name)

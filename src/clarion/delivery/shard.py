@@ -75,9 +75,7 @@ class Ownership:
         with store_errors("rejoin the workers"):
             if not await self._owning.fetchval(SQL["lock"], worker_id):
                 # The server has not noticed yet that our own session is gone.
-                holder = await self._login.fetchval(SQL["holder"], worker_id)
-                if holder is not None:
-                    await self._login.fetchval(SQL["end_session"], holder)
+                await self._end_session_of(worker_id)
                 raise StoreUnavailable("this worker's former session still holds its lock")
             row = await self._owning.fetchrow(SQL["rejoin"], worker_id)
         if row is None:
@@ -102,9 +100,7 @@ class Ownership:
                 SQL["fence_dead"], worker_id, self.policy.frozen_after_s, not patient
             ):
                 _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
-                holder = await self._login.fetchval(SQL["holder"], dead["id"])
-                if holder is not None:
-                    await self._login.fetchval(SQL["end_session"], holder)
+                await self._end_session_of(dead["id"])
             await self._reading.execute(SQL["free"])
             workers = [row["id"] for row in await self._reading.fetch(SQL["live_workers"])]
             owners = {row["shard"]: row["worker_id"] for row in await self._reading.fetch(SQL["owners"])}
@@ -130,3 +126,9 @@ class Ownership:
         with store_errors("leave the workers"):
             await self._owning.execute(SQL["leave"], worker_id)
             await self._owning.execute(SQL["free"])
+
+    async def _end_session_of(self, worker_id: int) -> None:
+        """End the session that holds the worker's lock, if there is one."""
+        holder = await self._login.fetchval(SQL["holder"], worker_id)
+        if holder is not None:
+            await self._login.fetchval(SQL["end_session"], holder)

@@ -456,7 +456,8 @@ class Worker:
                 await queue.settle(self._settling, obeyed)
             del self._obeyed[: len(obeyed)]
             settled, self._settling = self._settling, []
-            self._commands_taken.difference_update(obeyed, *(settle.command_ids for settle in settled))
+            if self._commands_taken:
+                self._commands_taken.difference_update(obeyed, *(settle.command_ids for settle in settled))
             self._apply(Settled(settled))
             if self._leaving:
                 self._look.set()

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.ledger.chain import GENESIS
@@ -171,7 +172,11 @@ class RouterStore:
     async def take_requests(self, position: int, event_id: int, queue_id: int, limit: int) -> int:
         """Queue the retries asked for; the last queue id after it. Raises BatchAborted if a counter moved."""
         with store_errors("take requests"):
-            return int(await self._connection.fetchval(_SQL["take_requests"], position, event_id, queue_id, limit))
+            return int(
+                await self._connection.fetchval(
+                    _SQL["take_requests"], position, event_id, queue_id, limit, SHARDS_COUNT
+                )
+            )
 
     async def counters(self) -> tuple[int, int, int]:
         """Last position, event id and queue id."""
