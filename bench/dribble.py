@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import uvloop  # noqa: E402 - after the path
 
-from clarion.core.system import SystemClock  # noqa: E402
-from clarion.sender.outcome import Attempt, Outcome  # noqa: E402
-from clarion.sender.send import Endpoint, Sender  # noqa: E402
-from tls import make_authority  # noqa: E402
+from clarion.core.system import SystemClock  # noqa: E402 - after the path
+from clarion.sender.outcome import Attempt, Outcome  # noqa: E402 - after the path
+from clarion.sender.send import Endpoint, Sender  # noqa: E402 - after the path
+from tls import make_authority  # noqa: E402 - after the path
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"

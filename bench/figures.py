@@ -69,11 +69,6 @@ class Figures:
             print(f"note: {note}")
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the ascending values lie."""
-    return ordered[min(len(ordered) - 1, round(share * len(ordered)))]
-
-
 def numbers(text: str) -> list[float]:
     """Comma-separated numbers of an option."""
     return [float(part) for part in text.split(",") if part.strip()]

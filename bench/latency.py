@@ -15,12 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-from figures import Figure, Figures, numbers, options, percentile
+from figures import Figure, Figures, numbers, options
 from rig import Rig, rig
 
 from clarion.capture.attach import Attachment
 from clarion_receive import Webhook
 from harness.deployment import ITEMS, Deployment
+from harness.oracle import percentile
 
 FLOOR_MS = {"p50": 25.0, "p95": 40.0, "p99": 75.0}
 GOAL_MS = {"p50": 11.0, "p95": 17.0, "p99": 22.0}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ from pathlib import Path
 from receivers import Nginx, Receivers, Written, nginx_program
 from writers import ROWS_PER_TABLE, SCHEMA, TABLES, Writers
 
-from clarion.app import prepare_database
 from clarion.capture.attach import Attachment
-from clarion.database.embedded import EmbeddedServer
 from harness.deployment import Deployment
-from harness.process import CLARION, ClarionProcess, children_of, clean_environment
+from harness.process import ClarionProcess, children_of
+from harness.stage import stage
 
 RECEIVERS_COUNT = len(TABLES)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -57,10 +55,9 @@ class Flow:
 class Rig:
     """One deployment, ready to be measured."""
 
-    def __init__(self, deployment: Deployment, directory: Path, data: Path) -> None:
+    def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
-        self.directory = directory
-        self._data = data
+        self.directory = deployment.directory
         self.receivers: Receivers
         self._receiver_ids: list[int] = []
         self.fan_out = 0
@@ -126,7 +123,7 @@ class Rig:
 
     def server(self) -> list[int]:
         """All processes of the database server."""
-        postmaster = int((self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = int((self.directory / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         return [postmaster, *children_of(postmaster)]
 
     def check_delivered(self, receiver_count_before: int = 0) -> None:
@@ -147,24 +144,14 @@ def rig(*, schema: str = SCHEMA, attachments: Sequence[Attachment] = ()) -> Iter
     # Ended from outside, it still takes its server and its processes along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     attached = attachments or [Attachment(resource=table.upper(), table=table) for table in TABLES]
-    with tempfile.TemporaryDirectory(prefix="clarion-bench.") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        data = directory / "data"
-        with EmbeddedServer(data) as address:
-            prepare_database(address)
-
-            def start(*arguments: str, **settings: str) -> ClarionProcess:
-                return ClarionProcess([CLARION, *arguments], clean_environment(directory, **settings), directory)
-
-            with Deployment(address, directory, start, schema=schema) as deployment:
-                deployment.attach(*attached)
-                made = Rig(deployment, directory, data)
-                try:
-                    yield made
-                finally:
-                    if hasattr(made, "receivers"):
-                        made.receivers.stop()
+    with stage(schema=schema) as deployment:
+        deployment.attach(*attached)
+        made = Rig(deployment)
+        try:
+            yield made
+        finally:
+            if hasattr(made, "receivers"):
+                made.receivers.stop()
 
 
 def processes_of(serve: ClarionProcess) -> list[int]:

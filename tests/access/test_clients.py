@@ -149,7 +149,7 @@ PRINCIPAL = Principal(ClientId(1), "erp", "MACHINE", Role.INTEGRATOR, Organisati
 
 def test_a_cached_answer_is_used_for_a_second_at_most() -> None:
     clock = Hand()
-    cache = KeyCache(clock)  # type: ignore[arg-type]
+    cache = KeyCache(clock)  # type: ignore[arg-type]  # a clock that the test turns
     cache.put(b"hash", PRINCIPAL)
     clock.ns = CACHED_NS_MAX - 1
     assert cache.get(b"hash") is PRINCIPAL
@@ -159,7 +159,7 @@ def test_a_cached_answer_is_used_for_a_second_at_most() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    cache = KeyCache(Hand())  # type: ignore[arg-type]
+    cache = KeyCache(Hand())  # type: ignore[arg-type]  # a clock that the test turns
     for number in range(10_001):
         cache.put(number.to_bytes(4, "big"), PRINCIPAL)
     assert cache.get((0).to_bytes(4, "big")) is None

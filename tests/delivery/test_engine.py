@@ -193,7 +193,7 @@ class World:
 
 
 def world(*, seed: int = 1, window: int = WINDOW, **settings: object) -> World:
-    receiver = ReceiverSettings(1, **settings)  # type: ignore[arg-type]
+    receiver = ReceiverSettings(1, **settings)  # type: ignore[arg-type]  # any field, by its name
     made = World(Engine(Dice(seed), window=window, in_flight_max=32), {1: receiver}, {1: None})
     made.configure()
     return made

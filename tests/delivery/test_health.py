@@ -112,7 +112,7 @@ def test_only_the_first_failure_the_first_success_and_once_a_minute_are_told() -
 
 def claimed(stored: Failing | None = None, **settings: object) -> World:
     """A world whose worker begins with what its predecessor stored of receiver 1."""
-    receiver = ReceiverSettings(1, retry_schedule_s=EVERY_HOUR, **settings)  # type: ignore[arg-type]
+    receiver = ReceiverSettings(1, retry_schedule_s=EVERY_HOUR, **settings)  # type: ignore[arg-type]  # any field, by its name
     w = World(Engine(Dice(1), window=100, in_flight_max=16), {1: receiver}, {1: None})
     w.tell(ShardsReleased(range(64)))
     w.configure()

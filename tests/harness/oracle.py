@@ -77,6 +77,6 @@ def judge(
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least `share` (0 to 1) of the values do not exceed; nan of none."""
+    """The value above which at most 1 - `share` (0 to 1) of the values lie; nan of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")

@@ -16,7 +16,13 @@ text = st.text(st.characters(codec="utf-8"), max_size=30)
 absent_or_text = st.none() | text
 
 
-@given(text, st.integers(1, 2**60), st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)), text, text)  # noqa: DTZ001
+@given(
+    text,
+    st.integers(1, 2**60),
+    st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001 - bounds, in any zone
+    text,
+    text,
+)
 def test_link_is_the_documented_hash_of_length_prefixed_metadata(
     resource: str, change_id: int, at: datetime, object_id: str, old: str
 ) -> None:

@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,14 +104,13 @@ def hanging(brief: bool) -> list[Figure]:
         )
         serving.stop()
         log = deployment.receiver.received()
-        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
-        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        compared = _compared("hanging: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         committed = {
             receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
         }
         log = [request for request in log if request.path != "/hang"]
         figures = _judged("hanging", deployment, log, duplicates_max=0, committed=committed)
-    return [*_compared("hanging: quiet receivers", before, during), *figures]
+    return [*compared, *figures]
 
 
 def bulk(brief: bool) -> list[Figure]:
@@ -139,11 +138,10 @@ def bulk(brief: bool) -> list[Figure]:
             )
             ended = time.time()
         log = _finished(deployment, serving)
-        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
-        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        compared = _compared("bulk: quiet organisation", deployment, log, quiet, (begun, turned), (turned, ended))
         figures = _judged("bulk", deployment, log, duplicates_max=0)
     return [
-        *_compared("bulk: quiet organisation", before, during),
+        *compared,
         Figure("bulk: rows of the bulk routed and delivered per second", rows / (ended - turned), "1/s"),
         *figures,
     ]
@@ -171,10 +169,9 @@ def tenants(brief: bool) -> list[Figure]:
                 time.sleep(seconds)
                 ended = time.time()
         log = _finished(deployment, serving)
-        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
-        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        compared = _compared("tenants: quiet organisations", deployment, log, quiet, (begun, turned), (turned, ended))
         figures = _judged("tenants", deployment, log, duplicates_max=0)
-    return [*_compared("tenants: quiet organisations", before, during), *figures]
+    return [*compared, *figures]
 
 
 def returning(brief: bool) -> list[Figure]:
@@ -202,8 +199,7 @@ def returning(brief: bool) -> list[Figure]:
             )
             ended = time.time()
         log = _finished(deployment, serving)
-        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=turned)
-        during = latencies_ms(deployment, log, receivers=quiet, since=turned, until=ended)
+        compared = _compared("returning: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         owners = receiver_of(deployment)
         drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] in returned)
         figures = _judged("returning", deployment, log, duplicates_max=0)
@@ -214,7 +210,7 @@ def returning(brief: bool) -> list[Figure]:
             "of limit",
             1.05,
         ),
-        *_compared("returning: quiet receivers", before, during),
+        *compared,
         *figures,
     ]
 
@@ -275,11 +271,11 @@ def horizon(brief: bool) -> list[Figure]:
             holder.rollback()
         log = _finished(deployment, serving)
         part = min(30, seconds / 4)
-        before = latencies_ms(deployment, log, receivers=quiet, since=begun, until=begun + part)
-        during = latencies_ms(deployment, log, receivers=quiet, since=ended - part, until=ended)
+        name = f"horizon: held for {seconds} s, its end against its begin"
+        compared = _compared(name, deployment, log, quiet, (begun, begun + part), (ended - part, ended))
         figures = _judged("horizon", deployment, log, duplicates_max=0)
     return [
-        *_compared(f"horizon: held for {seconds} s, its end against its begin", before, during),
+        *compared,
         Figure(
             "horizon: changes per second while held, of 300",
             commits / (ended - begun) / 300,
@@ -377,8 +373,17 @@ def _judged(
     ]
 
 
-def _compared(name: str, before: Sequence[float], during: Sequence[float]) -> list[Figure]:
-    """p99 during a disturbance against the one before it, at most twice as long."""
+def _compared(
+    name: str,
+    deployment: Deployment,
+    log: Sequence[Received],
+    receivers: Collection[int],
+    calm: tuple[float, float],
+    disturbed: tuple[float, float],
+) -> list[Figure]:
+    """p99 at these receivers during a disturbance against the one before it, at most twice as long; spans in Unix seconds."""
+    before = latencies_ms(deployment, log, receivers=receivers, since=calm[0], until=calm[1])
+    during = latencies_ms(deployment, log, receivers=receivers, since=disturbed[0], until=disturbed[1])
     return [
         Figure(f"{name}: p99 before ({len(before):,})", percentile(before, 0.99), "ms"),
         Figure(f"{name}: p99 during ({len(during):,})", percentile(during, 0.99), "ms"),

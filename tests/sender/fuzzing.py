@@ -8,6 +8,7 @@ the same answers over TLS as well.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def replay(segments: list[bytes], end: str = "open", following: bytes | None = N
     buffer = memoryview(bytearray(READ_BUFFER_BYTES))
     connection = Http1Connection(witness, buffer, "127.0.0.1", "127.0.0.1")
     transport = MemoryTransport()
-    connection.connection_made(cast("object", transport))  # type: ignore[arg-type]
+    connection.connection_made(cast("asyncio.BaseTransport", transport))
     connection.begin(b"POST / HTTP/1.1\r\n\r\n")
     for segment in segments:
         for start in range(0, len(segment), READ_BUFFER_BYTES):

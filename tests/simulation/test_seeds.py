@@ -67,7 +67,7 @@ def test_days_of_trouble_end_with_everything_settled() -> None:
 def test_an_input_or_effect_that_is_new_fails_in_one_place_and_says_where() -> None:
     for text_of in (input_text, effect_text):
         with pytest.raises(UnknownStep, match="tests/simulation does not know"):
-            text_of(object())  # type: ignore[arg-type]
+            text_of(object())  # type: ignore[arg-type]  # what no type allows is the case
 
 
 def test_the_command_names_the_seed_and_ends_with_1_on_a_violation(

@@ -105,9 +105,9 @@ def _mark() -> str:
     """Tells one version of tables and roll-ups from another."""
     statements = [_ROLLUPS]
     for table in Base.metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=dialect())))  # type: ignore[no-untyped-call]
+        statements.append(str(CreateTable(table).compile(dialect=dialect())))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
         statements.extend(
-            sorted(str(CreateIndex(index).compile(dialect=dialect())) for index in table.indexes)  # type: ignore[no-untyped-call]
+            sorted(str(CreateIndex(index).compile(dialect=dialect())) for index in table.indexes)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
         )
     return f"Reference factory of Clarion, {sha256(''.join(statements).encode()).hexdigest()[:16]}"
 
