@@ -101,9 +101,13 @@ class Ownership:
             ):
                 _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
                 await self._end_session_of(dead["id"])
-            await self._reading.execute(SQL["free"])
-            workers = [row["id"] for row in await self._reading.fetch(SQL["live_workers"])]
+            # In this order: an owner that is not among the workers read after it has ended, and did not just join.
             owners = {row["shard"]: row["worker_id"] for row in await self._reading.fetch(SQL["owners"])}
+            workers = [row["id"] for row in await self._reading.fetch(SQL["live_workers"])]
+            if ended := set(owners.values()) - {None, *workers}:
+                # Only when there are any: this look is taken five times a second.
+                await self._reading.execute(SQL["free"])
+                owners = {shard: None if owner in ended else owner for shard, owner in owners.items()}
         if worker_id not in workers:
             raise Fenced("another worker took over the shards")
         return Shares(workers, owners)
