@@ -37,7 +37,7 @@ class Visit:
         self.connection = connection
         self.number = next(connections)
         self.requests_count = 0
-        self.received = b""
+        self.received = bytearray()
         self.head = ""
         self.body = b""
 
@@ -68,10 +68,14 @@ class Visit:
         return True
 
     def read_body(self) -> None:
+        """Raises ConnectionError if the other side leaves before its end."""
         length = next(int(line[15:]) for line in self.head.split("\r\n") if line.startswith("content-length:"))
         while len(self.received) < length:
-            self.received += self.connection.recv(65536)
-        self.body, self.received = self.received[:length], self.received[length:]
+            data = self.connection.recv(65536)
+            if not data:
+                raise ConnectionError("the request was not finished")
+            self.received += data
+        self.body, self.received = bytes(self.received[:length]), self.received[length:]
 
     # Each returns whether the connection goes on.
 
