@@ -58,7 +58,7 @@ def _path(number: int, every_s: float) -> str:
 def _begin(sender: Sender, uri: str, receiver_id: int, timeout_s: int) -> asyncio.Future[Attempt]:
     future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
     endpoint = Endpoint(receiver_id, uri, "application/json", (), (b"k" * 32,), ("V1",), timeout_s, 4, None)
-    sender.send(endpoint, f"evt_1_{receiver_id}", 1_795_478_699, b"{}", (), future.set_result)
+    sender.send(endpoint, f"evt_1_{receiver_id}", SystemClock().now(), b"{}", (), future.set_result)
     return future
 
 

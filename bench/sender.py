@@ -142,13 +142,14 @@ async def floor_us(port: int, ca_file: Path, connections: int, requests: int, si
 
 
 async def sender_us(sender: Sender, endpoint: Endpoint, connections: int, requests: int, body: bytes) -> float:
+    clock = SystemClock()
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     sent = answered = 0
 
     def send_next() -> None:
         nonlocal sent
         sent += 1
-        sender.send(endpoint, f"evt_0123456789abcdef_{sent}", 1_795_478_699, body, (), done)
+        sender.send(endpoint, f"evt_0123456789abcdef_{sent}", clock.now(), body, (), done)
 
     def done(attempt: Attempt) -> None:
         nonlocal answered

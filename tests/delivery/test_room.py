@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from clarion.delivery.engine import Engine
@@ -15,7 +13,7 @@ from delivery.test_engine import OK, Dice, World, attempt
 
 SECOND_NS = 1_000_000_000
 HANGING = range(2, 202)
-TIMED_OUT = replace(attempt(Outcome.TIMED_OUT), duration_ms=15_000)
+TIMED_OUT = attempt(Outcome.TIMED_OUT)._replace(duration_ms=15_000)
 IN_FLIGHT_MAX = 512
 
 

@@ -285,6 +285,7 @@ def check(seed: int) -> tuple[str, str]:
     assert whole.kind != Outcome.TLS_FAILED.name
     assert len(opinion.body) <= BODY_READ_BYTES_MAX or whole.kind in {"answered", Outcome.PROTOCOL_ERROR.name}
     check_well_formed(random)
+    check_behind_another(random, data)
     return whole.kind, opinion.kind
 
 
@@ -308,6 +309,37 @@ def check_well_formed(random: Random) -> None:
     witness, connection = replay([data + evil, second], following=b"POST / HTTP/1.1\r\n\r\n")
     assert [seen.body for seen in witness.verdicts] == [body[:BODY_KEPT_BYTES_MAX]]
     assert not connection.usable
+
+
+def check_behind_another(random: Random, data: bytes) -> None:
+    """What an answer means does not depend on the one before it, however much alike they are."""
+    first = random.choice((data, well_formed_answer(random)[0], _LINES[0] + b"\r\nContent-Length: 3\r\n\r\nabc"))
+    if not outcome([first]).reusable:
+        return
+    place = random.randrange(len(first))
+    second = random.choice(
+        (
+            first,
+            first[:-1] + b"~",
+            first[:-1],
+            first + b"~",
+            first[:place] + random.choice(_SNIPPETS) + first[place + 1 :],
+            data,
+        )
+    )
+    alone = outcome([second])
+    witness, connection = replay([first, second], following=b"POST / HTTP/1.1\r\n\r\n")
+    assert connection.busy == (alone.kind == "waiting")
+    if alone.kind == "waiting":
+        return
+    found = witness.verdicts[1]
+    assert (found.kind, found.status_code, found.headers, found.body, connection.usable) == (
+        alone.kind,
+        alone.status_code,
+        alone.headers,
+        alone.body,
+        alone.reusable,
+    ), ("the answer before it made a difference", first, second, found, connection.usable, alone)
 
 
 def main() -> None:

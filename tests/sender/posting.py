@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt
 from clarion.sender.send import Endpoint, Sender
 
@@ -56,6 +57,6 @@ class Post:
         self._count += 1
         future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         endpoint = replace(self.endpoint, uri=uri, **changes)
-        self.sender.send(endpoint, f"evt_1_{self._count}", 1_795_478_699, body, extra, future.set_result)
+        self.sender.send(endpoint, f"evt_1_{self._count}", SystemClock().now(), body, extra, future.set_result)
         assert not future.done()
         return future

@@ -62,7 +62,7 @@ async def test_the_request_verifies_and_has_the_registered_headers(post: Post, r
     assert headers["clarion-retry"] == "1"
     assert headers["accept-encoding"] == "identity"
     assert len(headers["x-ion-signature"]) == 64
-    event = Webhook(SECRET.decode()).verify(base64.b64decode(seen["body"]), headers, now=1_795_478_699)
+    event = Webhook(SECRET.decode()).verify(base64.b64decode(seen["body"]), headers)
     assert event.body == body
 
 
@@ -483,11 +483,11 @@ async def test_done_may_send_again_and_what_it_raises_harms_nobody(post: Post, r
             if count == 0:
                 finished.set_result(connections)
                 raise RuntimeError("from done")
-            post.sender.send(endpoint, "evt_1_1", 1, b"", (), again(count - 1))
+            post.sender.send(endpoint, "evt_1_1", SystemClock().now(), b"", (), again(count - 1))
 
         return done
 
-    post.sender.send(endpoint, "evt_1_1", 1, b"", (), again(20))
+    post.sender.send(endpoint, "evt_1_1", SystemClock().now(), b"", (), again(20))
     assert len(set(await finished)) == 1
     assert (await post(receivers.uri("/echo"), concurrency=1)).outcome is Outcome.SUCCEEDED
     assert [str(error) for error in reported] == ["from done"]

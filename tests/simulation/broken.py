@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from clarion.core.clock import Now
@@ -116,7 +115,7 @@ class ForgetsOwnership(Engine):
 
 class ForgetsRetryAfter(Engine):
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
-        super()._finished(event, replace(attempt, retry_after_s=None), now)
+        super()._finished(event, attempt._replace(retry_after_s=None), now)
 
 
 class RetriesTooEarly(Engine):
@@ -136,7 +135,7 @@ class GivesUpAtTheFirstFailure(Engine):
 
 class SpendsOnOwnFaults(Engine):
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
-        super()._finished(event, replace(attempt, ours=False), now)
+        super()._finished(event, attempt._replace(ours=False), now)
 
 
 class LosesAnOutcome(Engine):
@@ -165,7 +164,7 @@ class KeepsSendingToAFailingReceiver(Engine):
     def _pick(self, now: Now) -> None:
         for receiver in self._receivers.values():
             if receiver.breaker.is_open:
-                receiver.breaker._open = False
+                receiver.breaker.is_open = False
         super()._pick(now)
 
 

@@ -17,17 +17,17 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
-def split_object(text: str) -> dict[str, bytes]:
-    """The members of a JSON object, each value as the bytes it was written with.
+def split_object(text: str) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object, each value as it was written; equal if written with the same bytes.
 
     Takes all that PostgreSQL's json type takes: lone surrogates, any nesting, numbers of any size.
     Raises ValueError for anything but one JSON object.
     """
     encoded = text.encode()
     try:
-        return {name: bytes(raw) for name, raw in _OBJECT.decode(encoded).items()}
+        return _OBJECT.decode(encoded)
     except (msgspec.DecodeError, RecursionError):
-        return _split_slowly(encoded)
+        return {name: msgspec.Raw(value) for name, value in _split_slowly(encoded).items()}
 
 
 def _split_slowly(encoded: bytes) -> dict[str, bytes]:
@@ -54,16 +54,23 @@ def _split_slowly(encoded: bytes) -> dict[str, bytes]:
     return members
 
 
-def quote(text: str) -> bytes:
+def quote(text: str) -> str:
     """`text` as a JSON string; lone surrogates become U+FFFD."""
     try:
-        return orjson.dumps(text)
+        return orjson.dumps(text).decode()
     except orjson.JSONEncodeError:
-        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")).decode()
+
+
+def quote_timestamp(moment: datetime) -> str:
+    """A JSON string of RFC 3339 in UTC with microseconds, as `"2026-11-24T01:02:03.456789Z"`."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    if moment.microsecond == 0:  # which orjson would leave out
+        return f'"{moment.replace(tzinfo=None).isoformat()}.000000Z"'
+    return orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, as `2026-11-24T01:02:03.456789Z`."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+    """As `quote_timestamp`, without the quotes."""
+    return quote_timestamp(moment)[1:-1]

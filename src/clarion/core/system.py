@@ -16,7 +16,7 @@ class SystemClock:
     """Reads the operating system; `learn_wall` shifts the wall reading only."""
 
     def __init__(self) -> None:
-        self._wall_at_zero = datetime.now(UTC) - timedelta(microseconds=time.monotonic_ns() / 1000)
+        self._wall_at_zero = datetime.now(UTC) - timedelta(0, 0, time.monotonic_ns() // 1000)
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
@@ -25,14 +25,14 @@ class SystemClock:
         return time.clock_gettime_ns(_LEASE_CLOCK)
 
     def wall(self) -> datetime:
-        return self._wall_at_zero + timedelta(microseconds=time.monotonic_ns() / 1000)
+        return self._wall_at_zero + timedelta(0, 0, time.monotonic_ns() // 1000)
 
     def now(self) -> Now:
         monotonic_ns = time.monotonic_ns()
-        return Now(monotonic_ns, self._wall_at_zero + timedelta(microseconds=monotonic_ns / 1000))
+        return Now(monotonic_ns, self._wall_at_zero + timedelta(0, 0, monotonic_ns // 1000))
 
     def learn_wall(self, wall: datetime) -> None:
-        self._wall_at_zero = wall - timedelta(microseconds=time.monotonic_ns() / 1000)
+        self._wall_at_zero = wall - timedelta(0, 0, time.monotonic_ns() // 1000)
 
 
 class SystemRandom:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from clarion.core.encoding import quote, split_object, timestamp
+from clarion.core.encoding import quote, quote_timestamp, split_object
 from clarion.delivery.event import Event
 from clarion.ledger.change import Action, Change
 
 BODY_BYTES_MAX = 256 * 1024
 RENDER_VERSION = 1
-_ACTIONS = {Action.CREATE.value: b'"create"', Action.UPDATE.value: b'"update"', Action.DELETE.value: b'"delete"'}
+_ACTIONS = {Action.CREATE.value: '"create"', Action.UPDATE.value: '"update"', Action.DELETE.value: '"delete"'}
 
 
 def render(event: Event) -> bytes:
@@ -20,57 +20,52 @@ def render(event: Event) -> bytes:
     captured with. Data that would not fit is left out and `data_omitted` says so.
     """
     change = event.change
-    head = (
-        b'{"event_id":%d,"subscription_id":%d,"resource":%s,"action":%s,"object_id":%s,"change_id":%d,"sequence":%d'
-        % (
-            event.event_id,
-            event.subscription_id,
-            _resource(change.resource),
-            _ACTIONS[change.action],
-            quote(change.object_id),
-            change.change_id,
-            event.sequence,
-        )
-    )
-    head += b',"occurred_at":"%s","recorded_at":"%s","actor":%s,"correlation_id":%s' % (
-        timestamp(change.occurred_at).encode(),
-        timestamp(change.recorded_at).encode(),
-        _actor(change),
-        b"null" if change.correlation_id is None else quote(change.correlation_id),
-    )
     changed, previous = _difference(change)
     data = (change.new if change.new is not None else change.old) or "null"
-    body = b'%s,"changed":%s,"data":%s,"previous":%s}' % (head, changed, data.encode(), previous)
+    head = (
+        f'{{"event_id":{event.event_id},"subscription_id":{event.subscription_id}'
+        f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
+        f',"object_id":{quote(change.object_id)},"change_id":{change.change_id},"sequence":{event.sequence}'
+        f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{quote_timestamp(change.recorded_at)}'
+        f',"actor":{_actor(change.actor_id, change.actor_name)}'
+        f',"correlation_id":{"null" if change.correlation_id is None else quote(change.correlation_id)}'
+    )
+    body = f'{head},"changed":{changed},"data":{data},"previous":{previous}}}'.encode()
     if len(body) <= BODY_BYTES_MAX:
         return body
-    body = b'%s,"changed":%s,"data":null,"previous":null,"data_omitted":true}' % (head, changed)
-    return (
-        body
-        if len(body) <= BODY_BYTES_MAX
-        else b'%s,"changed":null,"data":null,"previous":null,"data_omitted":true}' % head
-    )
+    body = f'{head},"changed":{changed},"data":null,"previous":null,"data_omitted":true}}'.encode()
+    if len(body) <= BODY_BYTES_MAX:
+        return body
+    return f'{head},"changed":null,"data":null,"previous":null,"data_omitted":true}}'.encode()
 
 
-def _actor(change: Change) -> bytes:
-    if change.actor_id is None and change.actor_name is None:
-        return b"null"
-    identity = b"null" if change.actor_id is None else quote(change.actor_id)
-    name = b"null" if change.actor_name is None else quote(change.actor_name)
-    return b'{"id":%s,"name":%s}' % (identity, name)
-
-
-def _difference(change: Change) -> tuple[bytes, bytes]:
+def _difference(change: Change) -> tuple[str, str]:
     """`changed` and `previous` as JSON: for an UPDATE the fields whose text differs and their old values, else empty."""
     if change.action != Action.UPDATE.value or change.old is None or change.new is None:
-        return b"[]", b"{}"
+        return "[]", "{}"
     old, new = split_object(change.old), split_object(change.new)
     names = [name for name, value in new.items() if old.get(name) != value]
-    names += [name for name in old if name not in new]
-    quoted = {name: quote(name) for name in names}
-    previous = b",".join(b"%s:%s" % (quoted[name], old[name]) for name in names if name in old)
-    return b"[" + b",".join(quoted.values()) + b"]", b"{" + previous + b"}"
+    if old.keys() != new.keys():
+        names += [name for name in old if name not in new]
+    changed = [_name(name) for name in names]
+    previous = [f"{_name(name)}:{bytes(old[name]).decode()}" for name in names if name in old]
+    return f"[{','.join(changed)}]", f"{{{','.join(previous)}}}"
 
 
 @lru_cache(maxsize=1000)
-def _resource(resource: str) -> bytes:
+def _resource(resource: str) -> str:
     return quote(resource.lower())
+
+
+@lru_cache(maxsize=10_000)
+def _name(name: str) -> str:
+    return quote(name)
+
+
+@lru_cache(maxsize=1000)
+def _actor(actor_id: str | None, name: str | None) -> str:
+    if actor_id is None and name is None:
+        return "null"
+    return (
+        f'{{"id":{"null" if actor_id is None else quote(actor_id)},"name":{"null" if name is None else quote(name)}}}'
+    )

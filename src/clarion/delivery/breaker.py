@@ -34,52 +34,47 @@ def counts(attempt: Attempt) -> bool:
 
 
 class Breaker:
-    """The breaker of one receiver; times are monotonic nanoseconds, the waits between probes are spread by `random`."""
+    """The breaker of one receiver; times are monotonic nanoseconds, the waits between probes are spread by `random`.
+
+    `is_open`: only probes may be sent. `concurrency`: how many requests may be under way as far as the slow start goes,
+    in [1, 64]. Both are for reading.
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._failures_in_a_row = 0
         self._seconds: deque[list[int]] = deque()  # [second, attempts, failures], oldest first; at most COUNTED_S + 1
-        self._open = False
+        self.is_open = False
         self._probe_at_ns = 0
         self._probe_wait_s = PROBE_WAIT_FIRST_S
-        self._concurrency = CONCURRENCY_MAX
+        self.concurrency = CONCURRENCY_MAX
         self._successes_in_round = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether only probes may be sent."""
-        return self._open
-
-    @property
-    def concurrency(self) -> int:
-        """How many requests may be under way as far as the slow start goes, in [1, 64]."""
-        return self._concurrency
 
     def wait_ns(self, now_ns: int) -> int:
         """Nanoseconds until the next request may be sent; 0 if it may be now."""
-        return max(0, self._probe_at_ns - now_ns) if self._open else 0
+        return max(0, self._probe_at_ns - now_ns) if self.is_open else 0
 
     def finished(self, attempt: Attempt, now_ns: int) -> None:
         """Count the outcome of a request that was no probe. While open those sent before say nothing new."""
-        if self._open or not counts(attempt):
+        if self.is_open or not counts(attempt):
             return
         failed = attempt.outcome is not Outcome.SUCCEEDED
         self._count(now_ns // 1_000_000_000, failed=failed)
         if not failed:
             self._failures_in_a_row = 0
-            self._succeeded_in_round()
+            if self.concurrency < CONCURRENCY_MAX:
+                self._succeeded_in_round()
             return
         self._failures_in_a_row += 1
         self._successes_in_round = 0
         if self._failures_in_a_row >= FAILURES_IN_A_ROW or self._half_failed():
-            self._open = True
+            self.is_open = True
             self._probe_wait_s = PROBE_WAIT_FIRST_S
             self._wait_for_probe(now_ns)
 
     def probed(self, attempt: Attempt, now_ns: int) -> None:
         """Take the outcome of a probe: close, or wait for the next, twice as long if the receiver failed."""
-        if not self._open:
+        if not self.is_open:
             return
         if attempt.outcome is Outcome.SUCCEEDED:
             self.close_slowly()
@@ -90,30 +85,29 @@ class Breaker:
 
     def close_slowly(self) -> None:
         """Forget what was counted and begin with one request at a time."""
-        self._open = False
+        self.is_open = False
         self._failures_in_a_row = 0
         self._seconds.clear()
-        self._concurrency = 1
+        self.concurrency = 1
         self._successes_in_round = 0
 
     def _wait_for_probe(self, now_ns: int) -> None:
         self._probe_at_ns = now_ns + round(self._probe_wait_s * self._random.uniform(0.5, 1.5) * 1e9)
 
     def _succeeded_in_round(self) -> None:
-        if self._concurrency == CONCURRENCY_MAX:
-            return
         self._successes_in_round += 1
-        if self._successes_in_round >= self._concurrency:
-            self._concurrency *= 2
+        if self._successes_in_round >= self.concurrency:
+            self.concurrency *= 2
             self._successes_in_round = 0
 
     def _count(self, second: int, *, failed: bool) -> None:
         if not self._seconds or self._seconds[-1][0] != second:
             self._seconds.append([second, 0, 0])
-        self._seconds[-1][1] += 1
-        self._seconds[-1][2] += failed
-        while self._seconds[0][0] <= second - COUNTED_S:
-            self._seconds.popleft()
+            while self._seconds[0][0] <= second - COUNTED_S:
+                self._seconds.popleft()
+        counted = self._seconds[-1]
+        counted[1] += 1
+        counted[2] += failed
 
     def _half_failed(self) -> bool:
         attempts = sum(counted[1] for counted in self._seconds)

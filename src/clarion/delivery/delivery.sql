@@ -1,22 +1,23 @@
 -- The delivery worker's statements.
 
+-- name: event
+-- A queue row with its change, in the order of the fields of Event and Change: they are made from it by position.
+q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane,
+       q.attempts_count, q.spent_count, q.due_at, q.first_failed_at, q.body_sha256,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+
 -- name: load_tail
 -- New rows of owned shards with their changes. In: shards, last queue id, receivers to leave out, limit.
 -- Index: queue_pkey, ledger's partitions by position.
-SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
-       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
-       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
-       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+SELECT {event}
 FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
 WHERE q.shard = ANY ($1::smallint[]) AND q.queue_id > $2 AND q.receiver_id <> ALL ($3::bigint[])
 ORDER BY q.queue_id LIMIT $4;
 
 -- name: load_receiver
 -- Further rows of one receiver. In: receiver, last queue id, limit. Index: queue_of_receiver.
-SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
-       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
-       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
-       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+SELECT {event}
 FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
 WHERE q.receiver_id = $1 AND q.queue_id > $2
 ORDER BY q.queue_id LIMIT $3;
@@ -24,10 +25,7 @@ ORDER BY q.queue_id LIMIT $3;
 -- name: load_commands
 -- Orders to the owner of these shards with the rows of their events, null where an event is not open any more.
 -- In: shards, ids of the orders already taken. Index: queue_of_event.
-SELECT c.id AS command_id, c.kind, q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id,
-       q.sequence, q.lane, q.due_at, q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
-       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
-       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+SELECT c.id AS command_id, c.kind, {event}
 FROM clarion.commands c
 LEFT JOIN clarion.queue q ON q.event_id = c.event_id AND q.organisation_id = c.organisation_id
 LEFT JOIN clarion.ledger l ON l.position = q.position
@@ -36,10 +34,7 @@ ORDER BY c.id LIMIT $3;
 
 -- name: load_lane
 -- Further rows of one lane. In: receiver, lane, above which and up to which queue id, limit. Index: queue_of_lane.
-SELECT q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane, q.due_at,
-       q.first_failed_at, q.attempts_count, q.spent_count, q.body_sha256,
-       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
-       l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
+SELECT {event}
 FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
 WHERE q.receiver_id = $1 AND q.lane = $2 AND q.queue_id > $3 AND q.queue_id <= $4
 ORDER BY q.queue_id LIMIT $5;

@@ -60,6 +60,7 @@ from clarion.delivery.timers import Timers
 from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
+_DELIVERED = Ending(Status.DELIVERED, Reason.SUCCEEDED)
 
 
 class Engine:
@@ -131,7 +132,7 @@ class Engine:
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
-                self._release(event, None)
+                self._take_turn(self._release(event, None))
                 self._settle(event, None, Ending(Status.FAILED, reason))
             case Commanded(commands):
                 for command in commands:
@@ -150,7 +151,9 @@ class Engine:
                 pass
             case _:
                 assert_never(happened)
-        self._ring(now)
+        rings_ns = self._timers.next_ns()
+        if rings_ns is not None and rings_ns <= now.monotonic_ns:
+            self._ring(now)
         self._pick(now)
         return self._effects
 
@@ -229,8 +232,9 @@ class Engine:
         receiver = self._release(event, None if attempt.ours else attempt.duration_ms)
         event.attempts_count += 1
         self._judge(receiver, attempt, now, probe=probe)
+        self._take_turn(receiver)
         if attempt.outcome is Outcome.SUCCEEDED:
-            self._settle(event, attempt, Ending(Status.DELIVERED, Reason.SUCCEEDED))
+            self._settle(event, attempt, _DELIVERED)
             return
         event.first_failed_at = event.first_failed_at or now.wall
         unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else self._unwanted(receiver, event)
@@ -263,7 +267,8 @@ class Engine:
     def _judge(self, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
         receiver.health.finished(attempt, now)
-        self._remember(receiver, now)
+        if receiver.health.untold:
+            self._remember(receiver, now)
         if probe:
             receiver.breaker.probed(attempt, now.monotonic_ns)
         else:
@@ -271,7 +276,6 @@ class Engine:
         if attempt.retry_after_s is not None and attempt.outcome is not Outcome.SUCCEEDED:
             quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
             receiver.quiet_until_ns = max(receiver.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
-        self._take_turn(receiver)
 
     def _settled(self, settlement: Settle, now: Now) -> None:
         event = settlement.event
@@ -501,8 +505,9 @@ class Engine:
 
     def _pick(self, now: Now) -> None:
         """Send from one receiver after the other while there is room."""
-        self._room.look(now.monotonic_ns)
-        while not self._room.full and self._sending_allowed and (receiver := self._next()) is not None:
+        now_ns = now.monotonic_ns
+        self._room.look(now_ns)
+        while self._sending_allowed and not self._room.full and (receiver := self._next()) is not None:
             if not self._room.admits(receiver.pace):
                 self._held_back[receiver] = None
                 continue
@@ -511,29 +516,28 @@ class Engine:
                 receiver.ready.popleft()  # ended while it stood in line
             if not receiver.ready or not receiver.has_room():
                 continue
-            wait_ns = receiver.wait_ns(now.monotonic_ns)
-            if receiver.limit is not None:
-                wait_ns = max(wait_ns, receiver.limit.wait_ns(now.monotonic_ns))
+            wait_ns = receiver.wait_ns(now_ns)
             if wait_ns > 0:
-                self._wake_receiver(receiver, now.monotonic_ns + wait_ns)
+                self._wake_receiver(receiver, now_ns + wait_ns)
                 continue
             if receiver.limit is not None:
-                receiver.limit.take(now.monotonic_ns)
+                receiver.limit.take(now_ns)
             event = receiver.ready.popleft()
             self._move(event, State.IN_FLIGHT)
             if receiver.breaker.is_open:
                 receiver.probe = event
             receiver.in_flight += 1
-            self._room.sent(receiver.pace, event.queue_id, now.monotonic_ns)
+            self._room.sent(receiver.pace, event.queue_id, now_ns)
             self._effects.append(Send(event, event.attempts_count + 1))
             self._take_turn(receiver)
 
     def _next(self) -> Receiver | None:
         """Whose turn it is: first of those that were held back, if there is room for it now."""
-        held = next(iter(self._held_back), None)
-        if held is not None and self._room.admits(held.pace):
-            del self._held_back[held]
-            return held
+        if self._held_back:
+            held = next(iter(self._held_back))
+            if self._room.admits(held.pace):
+                del self._held_back[held]
+                return held
         return self._turns.popleft() if self._turns else None
 
     def _release(self, event: Event, duration_ms: int | None) -> Receiver:
@@ -547,12 +551,12 @@ class Engine:
             receiver.queued = False
         if receiver.probe is event:
             receiver.probe = None
-        self._take_turn(receiver)
         return receiver
 
     def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
+        receiver = self._receiver(event.receiver_id)
         self._move(event, State.SETTLING)
-        self._receiver(event.receiver_id).blocked.discard(event.queue_id)
+        receiver.blocked.discard(event.queue_id)
         command_ids = event.hurried_by + (event.cancelled_by if ending else ())
         self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
 

@@ -18,6 +18,9 @@ class State(Enum):
     SETTLING = "its outcome is being stored"
     GONE = "its end is stored"
 
+    # Its members are the only ones, so identity will do; Enum would hash the name anew, in Python, at every step.
+    __hash__ = object.__hash__
+
 
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {

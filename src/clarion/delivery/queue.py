@@ -54,7 +54,7 @@ class Queue:
             Command(
                 record["command_id"],
                 CommandKind(record["kind"]),
-                None if record["queue_id"] is None else _event(record),
+                None if record["queue_id"] is None else _event(record[2:]),
             )
             for record in records
         ]
@@ -144,34 +144,10 @@ def _text(text: str | None) -> str | None:
     return None if text is None else text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _event(record: Any) -> Event:
-    change = Change(
-        record["position"],
-        record["change_id"],
-        record["resource"],
-        record["action"],
-        record["object_id"],
-        record["occurred_at"],
-        record["recorded_at"],
-        record["actor_id"],
-        record["actor_name"],
-        record["correlation_id"],
-        record["old"],
-        record["new"],
-    )
+def _event(columns: Any) -> Event:
+    """From the columns that the statements call `event`."""
+    (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *tried) = columns[:13]
+    change = Change._make(columns[13:])
     return Event(
-        record["queue_id"],
-        record["event_id"],
-        record["round"],
-        record["organisation_id"],
-        record["receiver_id"],
-        record["subscription_id"],
-        record["sequence"],
-        record["lane"],
-        change,
-        record["attempts_count"],
-        record["spent_count"],
-        record["due_at"],
-        record["first_failed_at"],
-        record["body_sha256"],
+        queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *tried
     )

@@ -114,17 +114,20 @@ class Receiver:
         return self.in_flight < self.breaker.concurrency
 
     def wait_ns(self, now_ns: int) -> int:
-        """Nanoseconds until the next request: quiet that the receiver asked for, or its breaker's next probe; 0: now."""
-        return max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
+        """Nanoseconds until the next request: quiet that the receiver asked for, its breaker's next probe, its rate; 0: now."""
+        wait_ns = max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
+        return wait_ns if self.limit is None else max(wait_ns, self.limit.wait_ns(now_ns))
 
     def block_ends(self, event: Event) -> datetime | None:
         """When a failing head stops blocking its lane; None: never."""
         settings = self.settings
-        if settings is None or settings.lane_block_max_s is None or event.first_failed_at is None or event.round > 0:
+        if event.first_failed_at is None or settings is None or settings.lane_block_max_s is None or event.round > 0:
             return None
         return event.first_failed_at + timedelta(seconds=settings.lane_block_max_s)
 
     def past_block(self, event: Event, now: Now) -> bool:
         """Whether the event has blocked its lane for as long as it may."""
+        if event.first_failed_at is None:  # nearly all: not even a call
+            return False
         block_ends = self.block_ends(event)
         return block_ends is not None and block_ends <= now.wall

@@ -67,7 +67,8 @@ class Room:
         if duration_ms is not None:
             pace.dawdled = duration_ms >= SLOW_MS
             pace.answered = pace.answered or not pace.dawdled
-        self._weigh(pace)
+        if pace.slow or pace.dawdled or pace.old:
+            self._weigh(pace)
 
     def look(self, now_ns: int) -> None:
         """Find who has become slow by now."""

@@ -1,4 +1,7 @@
-"""What the engine is told and what it wants done: inputs in the past tense, effects in the imperative. Pure values."""
+"""What the engine is told and what it wants done: inputs in the past tense, effects in the imperative. Pure values.
+
+Those that come with every delivery are named tuples: a frozen dataclass takes three times as long to make.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from clarion.delivery.event import Event, Reason, Status
 from clarion.delivery.health import Failing
@@ -62,8 +66,7 @@ class LaneLoaded:
     exhausted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A request came to its end, one way or the other."""
 
     event: Event
@@ -162,8 +165,7 @@ Input = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Make the event's request number `number`."""
 
     event: Event
@@ -178,8 +180,7 @@ class Ending:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """Store the attempt, if there was one, and either the event's end or when it is due again.
 
     `command_ids` are the orders that are carried out by it.

@@ -16,7 +16,7 @@ from hashlib import sha256
 
 import asyncpg
 
-from clarion.core.clock import Clock, Random
+from clarion.core.clock import Clock, Now, Random
 from clarion.core.errors import ClarionError, Fenced, InvariantBroken
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.database.pool import store_errors
@@ -115,6 +115,7 @@ class Worker:
         self._settle_now = asyncio.Event()
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_ns: int | None = None
         self._failed: asyncio.Future[None] | None = None
         self._discarded = False
 
@@ -192,12 +193,13 @@ class Worker:
     def _apply(self, happened: Input) -> None:
         if self._discarded:
             return
-        effects = self._engine.handle(happened, self._clock.now())
+        now = self._clock.now()
+        effects = self._engine.handle(happened, now)
         # An effect may feed the engine again, so nothing is read from the engine while effects are carried out.
         for effect in effects:
             match effect:
                 case Send(event, _):
-                    self._send(event)
+                    self._send(event, now)
                 case Settle():
                     self._pending.append(effect)
                 case LoadReceiver() | LoadLane():
@@ -213,9 +215,11 @@ class Worker:
                     self._obeyed.extend(command_ids)
         if self._pending or self._obeyed:
             self._settle_now.set()
-        self._wake_at(self._engine.wake_ns())
+        due_ns = self._engine.wake_ns()
+        if due_ns != self._wakes_ns:
+            self._wake_at(due_ns)
 
-    def _send(self, event: Event) -> None:
+    def _send(self, event: Event, now: Now) -> None:
         if self._clock.lease_ns() > self._lease_until_ns:
             raise Fenced(
                 "this worker's lease ended before its next request", "the process was frozen or the database is away"
@@ -239,7 +243,7 @@ class Worker:
         self._sender.send(
             receivers.endpoints[event.receiver_id],
             f"{self._message_id_prefix}{event.event_id}",
-            int(self._clock.wall().timestamp()),
+            now,
             body,
             _own_headers(event),
             partial(self._answered, event),
@@ -258,7 +262,7 @@ class Worker:
             self._apply(happened)
         except ClarionError as error:
             self._fail(error)
-        if not self._engine.in_flight:
+        if self._ending and not self._engine.in_flight:
             self._idle.set()
 
     def _fail(self, error: Exception) -> None:
@@ -274,9 +278,14 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._wakes_ns = due_ns
         if due_ns is not None:
             wait_s = max(0, due_ns - self._clock.monotonic_ns()) / 1e9
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._guarded, Ticked())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._wakes_ns = None
+        self._guarded(Ticked())
 
     # ------------------------------------------------------------ shards
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Action(StrEnum):
@@ -40,8 +41,7 @@ class Captured:
     new: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One row of the ledger, as a webhook's body needs it."""
 
     position: int

@@ -59,3 +59,17 @@ def kept_headers(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str
             break
         kept.append((name.decode("latin-1"), value[:HEADER_VALUE_KEPT_MAX].decode("latin-1")))
     return tuple(kept)
+
+
+class KeptHeaders:
+    """`kept_headers` for the answers of one receiver, which nearly all have the same headers: the last result is kept."""
+
+    def __init__(self) -> None:
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._kept: tuple[tuple[str, str], ...] = ()
+
+    def of(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+        """As `kept_headers`; `headers` must not be changed afterwards."""
+        if headers is not self._headers and headers != self._headers:
+            self._headers, self._kept = headers, kept_headers(headers)
+        return self._kept

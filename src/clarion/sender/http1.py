@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -25,6 +25,7 @@ BODY_KEPT_BYTES_MAX = 4 * 1024
 ANSWER_BYTES_MAX = 3 * 64 * 1024
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TRANSFER_ENCODING = b"transfer-encoding"
+_HEAD_END = b"\r\n\r\n"
 
 
 class Owner(Protocol):
@@ -41,6 +42,19 @@ class Owner(Protocol):
 
 class _AnswerRefused(Exception):
     """Stops the parser from within a callback."""
+
+
+class _Seen(NamedTuple):
+    """An answer that the parser found good, in one piece and framed by its head alone.
+
+    Receivers answer with the same head again and again: one that is the same to the byte, in front of as many bytes, means
+    the same, and need not be parsed.
+    """
+
+    answer_bytes: int
+    head: bytes
+    status_code: int | None
+    headers: list[tuple[bytes, bytes]]
 
 
 class Http1Connection(asyncio.BufferedProtocol):
@@ -63,6 +77,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         "_parser",
         "_read_buffer",
         "_received_bytes",
+        "_seen",
         "_transport",
         "_violation",
         "body",
@@ -93,6 +108,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.idle_since_ns = 0
         self.opened_ns = 0
         self.loss: Failure | None = None
+        self._seen: _Seen | None = None
         # What is noted of one exchange; `_clear` makes it anew.
         self.status_code: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
@@ -151,6 +167,12 @@ class Http1Connection(asyncio.BufferedProtocol):
         if not self.busy:
             self._drop()  # nobody asked: the next answer could not be told from this
             return
+        seen = self._seen
+        if seen is not None and nbytes == seen.answer_bytes and self._received_bytes == 0:
+            answer = bytes(self._read_buffer[:nbytes])
+            if answer.startswith(seen.head):
+                self._answered_as(seen, answer)
+                return
         data = self._read_buffer[:nbytes]
         is_full = nbytes == len(self._read_buffer)
         room = (ANSWER_BYTES_MAX if self._headers_complete else HEADERS_BYTES_MAX) - self._received_bytes
@@ -171,6 +193,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             if is_full:
                 self._keep = False  # what follows may already wait where the parser does not see it
         if self._complete:
+            self._seen = self._as_seen(data)
             self._answered()
         elif self._violation is not None:
             self._fail(Failure(Outcome.PROTOCOL_ERROR, self._violation))
@@ -271,7 +294,32 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._keep = False  # chunk extensions or trailers without end; the status is what counts
         self._answered()
 
+    def _as_seen(self, data: memoryview) -> _Seen | None:
+        """The complete answer as an example for those to come, if `data` is all of it and its head alone frames it."""
+        if (
+            not self._keep
+            or self._violation is not None
+            or self._received_bytes != len(data)
+            or self._interim_count > 0
+            or self._codings
+            or self._body_bytes > BODY_KEPT_BYTES_MAX
+        ):
+            return None
+        head = bytes(data[: len(data) - self._body_bytes])
+        # Not so if line ends before the answer or behind it were passed over.
+        if head.find(_HEAD_END) != len(head) - len(_HEAD_END):
+            return None
+        return _Seen(len(data), head, self.status_code, self.headers)
+
     # Endings
+
+    def _answered_as(self, seen: _Seen, answer: bytes) -> None:
+        """Take an answer that differs from one seen before by its body at most."""
+        self._received_bytes = len(answer)
+        self._headers_complete = self._complete = self._keep = True
+        self.status_code, self.headers = seen.status_code, seen.headers
+        self.body = answer[len(seen.head) :]
+        self._answered()
 
     def _answered(self) -> None:
         self.busy = False

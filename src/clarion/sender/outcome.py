@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -47,8 +48,7 @@ class Failure:
     ours: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One HTTP request made for an event, with its answer.
 
     `response_headers` and `response_body` come from outside, cut to size but otherwise as they were: whoever

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from clarion.core.clock import Clock
 from clarion.sender.address import Target
+from clarion.sender.answer import KeptHeaders
 from clarion.sender.connection import Opener, OpeningFailed
 from clarion.sender.http1 import Http1Connection
 from clarion.sender.outcome import Attempt, Failure, Outcome
@@ -69,6 +70,7 @@ class Pool:
     def __init__(self, target: Target, limit: int, opener: Opener, clock: Clock, finish: Finish) -> None:
         self.target = target
         self.limit = limit
+        self.kept_headers = KeptHeaders()
         self._opener = opener
         self._clock = clock
         self._finish = finish

@@ -106,7 +106,7 @@ class RequestTemplate:
     """What all requests to one receiver share; `build` adds the rest."""
 
     prefix: bytes = field(repr=False)  # holds the values of registered headers
-    secrets: tuple[bytes, ...] = field(repr=False)
+    keys: tuple[sign.Key, ...]
     sends_ion: bool
 
     def build(self, message_id: str, timestamp_s: int, body: bytes, extra_headers: Sequence[tuple[str, str]]) -> bytes:
@@ -118,17 +118,16 @@ class RequestTemplate:
             raise RequestUnsendable("the message id is not a short token without full stops")
         identity = message_id.encode("ascii")
         stamp = b"%d" % timestamp_s
-        content = b"%b.%b.%b" % (identity, stamp, body)
         parts = [
             self.prefix,
             identity,
             b"\r\nwebhook-timestamp: ",
             stamp,
             b"\r\nwebhook-signature: ",
-            b" ".join([sign.v1_bytes(secret, content) for secret in self.secrets]),
+            b" ".join([key.v1(identity, stamp, body) for key in self.keys]),
         ]
         if self.sends_ion:
-            parts += (b"\r\nx-ion-signature: ", sign.ion(self.secrets[0], body).encode("ascii"))
+            parts += (b"\r\nx-ion-signature: ", self.keys[0].ion(body).encode("ascii"))
         for name, value in extra_headers:
             if _TOKEN.fullmatch(name) is None or _value_refusal(value) is not None:
                 raise RequestUnsendable("an extra header is malformed")
@@ -164,4 +163,5 @@ def request_template(
         *(f"{name}: {value}" for name, value in headers),
         "webhook-id: ",
     ]
-    return RequestTemplate("\r\n".join(lines).encode("ascii"), secrets, "ION" in signatures)
+    keys = tuple(sign.Key(secret) for secret in secrets)
+    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, "ION" in signatures)

@@ -12,12 +12,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from clarion.core.clock import Clock
+from clarion.core.clock import Clock, Now
 from clarion.core.errors import RequestRefused
 from clarion.sender.address import Network, parse_webhook_uri
-from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, kept_headers, retry_after_s
+from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_after_s
 from clarion.sender.connection import BLOCKED, Opener
 from clarion.sender.outcome import Attempt, Failure, Outcome
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
@@ -93,20 +94,20 @@ class Sender:
         self,
         endpoint: Endpoint,
         message_id: str,
-        timestamp_s: int,
+        now: Now,
         body: bytes,
         extra_headers: tuple[tuple[str, str], ...],
         done: Callable[[Attempt], None],
     ) -> None:
         """Make one attempt; `done` gets its Attempt, once and never before this returns.
 
-        `message_id` is the `webhook-id` (letters, digits, `_`, `-`), `timestamp_s` the attempt's time in Unix
-        seconds, `extra_headers` Clarion's own for this attempt. Raises nothing.
+        `message_id` is the `webhook-id` (letters, digits, `_`, `-`), `now` a reading of the clock as the attempt begins,
+        `extra_headers` Clarion's own for this attempt. Raises nothing.
         """
-        now_ns = self._clock.monotonic_ns()
+        now_ns = now.monotonic_ns
         exchange = Exchange(
             endpoint.expected_response_code,
-            self._clock.wall(),
+            now.wall,
             now_ns,
             now_ns + endpoint.timeout_s * 1_000_000_000,
             done,
@@ -123,7 +124,7 @@ class Sender:
             self._fail_later(exchange, BLOCKED)
             return
         try:
-            exchange.request = receiver.template.build(message_id, timestamp_s, body, extra_headers)
+            exchange.request = receiver.template.build(message_id, int(now.wall.timestamp()), body, extra_headers)
         except RequestUnsendable as error:
             _log.warning("a request to receiver %d was not sent: %s", endpoint.receiver_id, error)
             self._fail_later(exchange, BLOCKED)
@@ -174,14 +175,12 @@ class Sender:
     def _finish(self, exchange: Exchange, failure: Failure | None) -> Callable[[], None]:
         """Judge an exchange that ended; what is returned tells the caller of `send`."""
         self._active.discard(exchange)
-        attempt = self._attempt(exchange, failure)
-        done = exchange.done
-        return lambda: done(attempt)
+        return partial(exchange.done, self._attempt(exchange, failure))
 
     def _attempt(self, exchange: Exchange, failure: Failure | None) -> Attempt:
-        connection = exchange.connection
+        connection, pool = exchange.connection, exchange.pool
         duration_ms = (self._clock.monotonic_ns() - exchange.started_ns) // 1_000_000
-        if connection is None or connection.status_code is None:
+        if connection is None or connection.status_code is None or pool is None:
             failure = failure or Failure(Outcome.PROTOCOL_ERROR, "the answer has no status")
             return Attempt(
                 outcome=failure.outcome,
@@ -209,7 +208,7 @@ class Sender:
             exchange.started_at,
             duration_ms,
             status_code,
-            kept_headers(connection.headers),
+            pool.kept_headers.of(connection.headers),
             connection.body,
             error,
             connection.source_address,
