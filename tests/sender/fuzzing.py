@@ -24,6 +24,7 @@ from clarion.sender.http1 import (
     HEADERS_BYTES_MAX,
     HEADERS_MAX,
     Http1Connection,
+    Shared,
 )
 from clarion.sender.outcome import Failure, Outcome
 
@@ -91,8 +92,9 @@ def _noted(kind: str, connection: Http1Connection, *, reusable: bool) -> Verdict
 def replay(segments: list[bytes], end: str = "open", following: bytes | None = None) -> tuple[Witness, Http1Connection]:
     """One exchange (and `following` on the same connection, if it is kept) answered by these segments."""
     witness = Witness(following)
-    buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-    connection = Http1Connection(witness, buffer, "127.0.0.1", "127.0.0.1")
+    shared = Shared(READ_BUFFER_BYTES, lambda write: write())
+    buffer = shared.read_buffer
+    connection = Http1Connection(witness, shared, "127.0.0.1", "127.0.0.1")
     transport = MemoryTransport()
     connection.connection_made(cast("asyncio.BaseTransport", transport))
     connection.begin(b"POST / HTTP/1.1\r\n\r\n")

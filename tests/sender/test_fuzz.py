@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from random import Random
+from typing import cast
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.sender.http1 import ANSWER_BYTES_MAX, HEADERS_BYTES_MAX
+from clarion.sender.http1 import ANSWER_BYTES_MAX, HEADERS_BYTES_MAX, Http1Connection, Shared
 from clarion.sender.outcome import Attempt, Outcome
 from sender import fuzzing
 from sender.posting import Post, Receivers
@@ -107,6 +109,21 @@ def test_a_second_answer_just_behind_a_full_read_buffer_is_not_the_next_ones(bef
     witness, connection = fuzzing.replay([part for part in segments if part], following=b"POST / HTTP/1.1\r\n\r\n")
     assert [seen.kind for seen in witness.verdicts] == ["answered"]
     assert not connection.usable
+
+
+def test_what_comes_before_the_request_is_written_is_no_answer_to_it() -> None:
+    writes: list[Callable[[], None]] = []
+    shared = Shared(fuzzing.READ_BUFFER_BYTES, writes.append)
+    witness, transport = fuzzing.Witness(), fuzzing.MemoryTransport()
+    connection = Http1Connection(witness, shared, "127.0.0.1", "127.0.0.1")
+    connection.connection_made(cast("asyncio.BaseTransport", transport))
+    connection.begin(b"POST / HTTP/1.1\r\n\r\n")
+    shared.read_buffer[: len(EMPTY)] = EMPTY
+    connection.buffer_updated(len(EMPTY))
+    writes[0]()
+    assert [seen.kind for seen in witness.verdicts] == [Outcome.CONNECTION_CLOSED.name]
+    assert transport.ended
+    assert transport.written == b""
 
 
 @settings(max_examples=300, deadline=None)

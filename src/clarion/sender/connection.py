@@ -17,7 +17,7 @@ from typing import cast
 
 from clarion.core.errors import EnvironmentRefused
 from clarion.sender.address import Address, AddressNotAllowed, Network, Target
-from clarion.sender.http1 import Http1Connection, Owner, tls_reason
+from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
 from clarion.sender.outcome import Failure, Outcome
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, addresses_of
 
@@ -106,9 +106,7 @@ class Opener:
     def __init__(self, allowed: Sequence[Network], ca_file: Path | None) -> None:
         self._allowed = tuple(allowed)
         self._context = tls_context(ca_file)
-        # One for all connections. Reading into it, rather than into new bytes for each answer, halves the cost of
-        # a request: the TLS layer would allocate and free 256 KiB every time.
-        self._read_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
 
     async def open(self, target: Target, owner: Owner, preference: int) -> Http1Connection:
         """A fresh connection to `target`, owned by `owner`.
@@ -134,7 +132,7 @@ class Opener:
                 async with asyncio.timeout(CONNECT_BUDGET_S):
                     await _connect(raw, pinned, target.port)
                     step = "the TLS handshake"
-                    connection = Http1Connection(owner, self._read_buffer, raw.getsockname()[0], str(pinned))
+                    connection = Http1Connection(owner, self._shared, raw.getsockname()[0], str(pinned))
                     await self._start_tls(raw, connection, target)
             except TimeoutError:
                 failure = Failure(Outcome.TIMED_OUT, f"{step} took longer than {CONNECT_BUDGET_S:g} s")
