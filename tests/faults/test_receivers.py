@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from clarion.capture.attach import Attachment
@@ -364,6 +365,25 @@ def test_what_is_open_when_its_receiver_or_subscription_is_deleted_is_cancelled_
     assert [attempt[:3] for attempt in table.attempts(failing)] == [(1, 1, "UNEXPECTED_STATUS")]
     assert [attempt[:3] for attempt in table.attempts(hanging)] == [(1, 1, "TIMED_OUT")]
     assert table.attempts(inactive) == []
+
+
+def test_events_of_a_receiver_registered_while_the_worker_is_held_up_are_not_those_of_a_deleted_one(
+    table: Table,
+) -> None:
+    """The worker has looked, then waits for the database, and meanwhile there is somebody new with events of his own."""
+    with psycopg.connect(table.deployment.database.url) as holding:
+        holding.execute("LOCK TABLE clarion.commands IN ACCESS EXCLUSIVE MODE")
+        table.deployment.connection.execute("NOTIFY clarion_commands")
+        table.deployment.wait_for_row(
+            "SELECT FROM pg_locks WHERE relation = 'clarion.commands'::regclass AND NOT granted"
+        )
+        receiver_id = table.register()
+        table.write(1, 1, 2, 3)
+        table.deployment.wait_for_row(
+            "SELECT FROM clarion.queue WHERE receiver_id = %s HAVING count(*) = 3", receiver_id
+        )
+    table.wait_until_settled(receiver_id)
+    assert table.settled(receiver_id) == [("DELIVERED", "SUCCEEDED", 3)]
 
 
 def test_events_expire_while_they_fail_wait_or_are_held(table: Table) -> None:

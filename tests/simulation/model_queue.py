@@ -14,6 +14,7 @@ from clarion.core.errors import Fenced, InvariantBroken
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.delivery.event import Event
 from clarion.delivery.health import Failing
+from clarion.delivery.queue import Rows
 from clarion.delivery.step import Command, CommandKind, Ending, LoadLane, LoadReceiver, ReceiverSettings, Settle
 from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
@@ -170,7 +171,7 @@ class ModelQueue:
 
     def load_tail(
         self, shards: Collection[int], after_queue_id: int, without_receivers: Sequence[int], limit: int
-    ) -> list[Event]:
+    ) -> Rows:
         found = []
         for queue_id, row in self._tables.queue.items():  # by ascending id: so they were added
             if queue_id > after_queue_id and row.receiver_id not in without_receivers:
@@ -178,17 +179,17 @@ class ModelQueue:
                     found.append(row.event())
                 if len(found) == limit:
                     break
-        return found
+        return self._rows(found)
 
-    def load_receiver(self, wanted: LoadReceiver) -> list[Event]:
+    def load_receiver(self, wanted: LoadReceiver) -> Rows:
         rows = [
             row
             for row in self._tables.queue.values()
             if row.receiver_id == wanted.receiver_id and row.queue_id > wanted.after_queue_id
         ]
-        return [row.event() for row in rows[: wanted.limit]]
+        return self._rows([row.event() for row in rows[: wanted.limit]])
 
-    def load_lane(self, wanted: LoadLane) -> list[Event]:
+    def load_lane(self, wanted: LoadLane) -> Rows:
         rows = [
             row
             for row in self._tables.queue.values()
@@ -196,7 +197,10 @@ class ModelQueue:
             and row.lane == wanted.lane
             and wanted.after_queue_id < row.queue_id <= wanted.upto_queue_id
         ]
-        return [row.event() for row in rows[: wanted.limit]]
+        return self._rows([row.event() for row in rows[: wanted.limit]])
+
+    def _rows(self, events: list[Event]) -> Rows:
+        return Rows(events, self._tables.version, self._tables.last_queue_id)
 
     def load_commands(self, shards: Collection[int], taken: Collection[int], limit: int) -> list[Command]:
         chosen = [

@@ -77,17 +77,17 @@ class Bench:
             self.tables.add(Row(number, number, 0, 1, 1, FIRST_LANE, change))
 
     def load(self) -> None:
-        events = self.queue.load_tail(range(64), self.tail, self.engine.overflowing(), 1000)
+        events = self.queue.load_tail(range(64), self.tail, self.engine.overflowing(), 1000).events
         self.tail = self.tables.last_queue_id
         self.tell(Loaded(events))
 
     def load_wanted(self) -> None:
         wanted = self.wanted.pop(0)
         if isinstance(wanted, LoadLane):
-            events = self.queue.load_lane(wanted)
+            events = self.queue.load_lane(wanted).events
             self.tell(LaneLoaded(wanted.receiver_id, wanted.lane, events, len(events) < wanted.limit))
         else:
-            events = self.queue.load_receiver(wanted)
+            events = self.queue.load_receiver(wanted).events
             self.tell(ReceiverLoaded(wanted.receiver_id, events, len(events) < wanted.limit))
 
     def answer(self, event: Event, answer: Answer) -> None:
@@ -159,7 +159,7 @@ def test_a_row_read_from_its_lane_before_it_was_settled_is_not_taken_in_after() 
     bench.settle()
     wanted = bench.wanted.pop(0)
     assert isinstance(wanted, LoadLane)
-    read = bench.queue.load_lane(wanted)
+    read = bench.queue.load_lane(wanted).events
     assert [event.queue_id for event in read] == [2, 3]
     bench.answer(bench.in_flight[0], healthy(bench_dice(), 1))
     bench.settle()

@@ -13,8 +13,8 @@ import pytest
 from clarion.core.errors import Fenced
 from clarion.core.ids import shard_of
 from clarion.database.address import DatabaseAddress
-from clarion.delivery.event import Event, Reason, Status
-from clarion.delivery.queue import Queue
+from clarion.delivery.event import Reason, Status
+from clarion.delivery.queue import Queue, Rows
 from clarion.delivery.step import CommandKind, Ending, LoadLane, LoadReceiver, Settle
 from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt, Outcome
@@ -47,6 +47,9 @@ class Model:
 
     async def release(self, worker_id: int) -> int:
         return self.tables.release(worker_id, (1,))
+
+    async def reconfigure(self) -> None:
+        self.tables.version += 1
 
     async def add(self, receiver_id: int, lane: int = 1, *, queue_id: int | None = None) -> int:
         number = queue_id or self.tables.last_queue_id + 1
@@ -101,6 +104,9 @@ class Real:
             "UPDATE clarion.workers SET releases = releases + 1 WHERE id = $1 RETURNING releases", worker_id
         )
 
+    async def reconfigure(self) -> None:
+        await self._connection.execute("UPDATE clarion.configuration SET version = version + 1")
+
     async def add(self, receiver_id: int, lane: int = 1, *, queue_id: int | None = None) -> int:
         number = self._last = queue_id or self._last + 1
         c = change(number)
@@ -125,6 +131,7 @@ class Real:
             lane,
             shard_of(receiver_id),
         )
+        await self._connection.execute("UPDATE clarion.counters SET queue_id = $1", number)
         return number
 
     async def order(self, kind: CommandKind, event_id: int, receiver_id: int) -> int:
@@ -178,8 +185,8 @@ async def done(answer: Any) -> Any:
     return await answer if isawaitable(answer) else answer
 
 
-def ids(events: list[Event]) -> list[int]:
-    return [event.queue_id for event in events]
+def ids(rows: Rows) -> list[int]:
+    return [event.queue_id for event in rows.events]
 
 
 async def test_the_tail_is_read_by_ascending_id_above_the_last_one_seen(store: Model | Real) -> None:
@@ -189,6 +196,22 @@ async def test_the_tail_is_read_by_ascending_id_above_the_last_one_seen(store: M
     assert ids(await done(queue.load_tail(ALL, 0, [], 10))) == [1, 2, 3, 4]
     assert ids(await done(queue.load_tail(ALL, 2, [], 10))) == [3, 4]
     assert ids(await done(queue.load_tail(ALL, 4, [], 10))) == []
+
+
+async def test_rows_come_with_the_configuration_and_the_last_queue_id_of_their_moment(store: Model | Real) -> None:
+    queue = store.queue(await store.join())
+    before = await done(queue.load_tail(ALL, 0, [], 10))
+    assert (before.events, before.last_queue_id) == ([], 0)
+    await store.reconfigure()
+    await store.add(1)
+    await store.add(2)
+    for rows in (
+        await done(queue.load_tail(ALL, 0, [], 10)),
+        await done(queue.load_tail(ALL, 0, [], 0)),
+        await done(queue.load_receiver(LoadReceiver(3, 0, 10))),
+        await done(queue.load_lane(LoadLane(1, 1, 0, 9, 10))),
+    ):
+        assert (rows.version, rows.last_queue_id) == (before.version + 1, 2)
 
 
 async def test_the_tail_ends_at_the_limit_and_leaves_out_receivers_and_foreign_shards(store: Model | Real) -> None:
@@ -203,7 +226,7 @@ async def test_the_tail_ends_at_the_limit_and_leaves_out_receivers_and_foreign_s
 async def test_a_loaded_event_carries_its_row_and_its_change(store: Model | Real) -> None:
     queue = store.queue(await store.join())
     await store.add(5, lane=9)
-    (event,) = await done(queue.load_tail(ALL, 0, [], 10))
+    (event,) = (await done(queue.load_tail(ALL, 0, [], 10))).events
     assert (event.event_id, event.round, event.receiver_id, event.subscription_id, event.lane) == (1, 0, 5, 1, 9)
     assert (event.attempts_count, event.spent_count, event.due_at, event.first_failed_at) == (0, 0, None, None)
     assert event.change == change(1)
@@ -229,7 +252,7 @@ async def test_an_ended_event_leaves_the_queue_with_its_end_and_its_attempt(stor
     queue = store.queue(await store.join())
     await store.add(1)
     await store.add(1)
-    (event,) = await done(queue.load_tail(ALL, 0, [], 1))
+    (event,) = (await done(queue.load_tail(ALL, 0, [], 1))).events
     event.attempts_count = 1
     await done(queue.settle([Settle(event, attempt(), DELIVERED, None)]))
     assert list(await store.open_rows()) == [2]
@@ -241,12 +264,12 @@ async def test_a_postponed_event_keeps_its_place_and_what_is_known_of_it(store: 
     queue = store.queue(await store.join())
     await store.add(1)
     await store.add(1)
-    (event,) = await done(queue.load_tail(ALL, 0, [], 1))
+    (event,) = (await done(queue.load_tail(ALL, 0, [], 1))).events
     event.attempts_count, event.spent_count = 2, 1
     event.due_at, event.first_failed_at, event.body_sha256 = EPOCH + timedelta(5), EPOCH, b"hash"
     await done(queue.settle([Settle(event, attempt(Outcome.TIMED_OUT), None, event.due_at)]))
     assert (await store.open_rows())[1] == (EPOCH + timedelta(5), 2, 1, EPOCH, b"hash")
-    again = (await done(queue.load_tail(ALL, 0, [], 10)))[0]
+    again = (await done(queue.load_tail(ALL, 0, [], 10))).events[0]
     assert (again.queue_id, again.due_at, again.attempts_count, again.spent_count) == (1, event.due_at, 2, 1)
     assert await store.attempts() == [(1, 2, "TIMED_OUT")]
     assert await store.ended() == {}
@@ -256,7 +279,7 @@ async def test_settling_twice_is_harmless(store: Model | Real) -> None:
     queue = store.queue(await store.join())
     await store.add(1)
     await store.add(2)
-    ended, postponed = await done(queue.load_tail(ALL, 0, [], 10))
+    ended, postponed = (await done(queue.load_tail(ALL, 0, [], 10))).events
     ended.attempts_count = postponed.attempts_count = 1
     postponed.due_at = EPOCH
     settlements = [
@@ -277,7 +300,7 @@ async def test_a_fenced_settle_is_refused_and_nothing_of_it_is_stored(store: Mod
     await store.add(1)
     await store.add(2)
     ordered = await store.order(CommandKind.CANCEL, 2, 2)
-    ended, postponed = await done(queue.load_tail(ALL, 0, [], 10))
+    ended, postponed = (await done(queue.load_tail(ALL, 0, [], 10))).events
     ended.attempts_count = postponed.attempts_count = 1
     before = await store.open_rows()
     if fenced_by == "take-over":
@@ -301,7 +324,7 @@ async def test_a_settle_after_a_release_is_accepted_with_the_new_number(store: M
     releases = await store.release(worker_id)
     await store.add(1)
     queue = store.queue(worker_id, releases)
-    (event,) = await done(queue.load_tail(ALL, 0, [], 10))
+    (event,) = (await done(queue.load_tail(ALL, 0, [], 10))).events
     await done(queue.settle([Settle(event, None, Ending(Status.EXPIRED, Reason.EXPIRED), None)]))
     assert await store.ended() == {1: ("EXPIRED", "EXPIRED", 0)}
     assert await store.attempts() == []

@@ -303,10 +303,6 @@ class ModelWorker:
     def _load_forever(self, queue: ModelQueue) -> Loop:
         world, tables = self._world, self._world.tables
         while True:
-            version, last_queue_id = tables.version, tables.last_queue_id
-            yield world.latency_s()
-            if version != self._version:
-                self._configure()
             while self._disabled:
                 yield world.latency_s()
                 if tables.disable(self._disabled[0].receiver_id):
@@ -318,7 +314,7 @@ class ModelWorker:
                 self.discard()
                 return
             yield from self._load_commands(queue)
-            more = yield from self._load_tail(queue, last_queue_id)
+            more = yield from self._load_tail(queue)
             if self._wanted:
                 yield from self._load_wanted(queue)
             if more or self._wanted:
@@ -328,19 +324,25 @@ class ModelWorker:
             else:
                 yield None
 
-    def _load_tail(self, queue: ModelQueue, last_queue_id: int) -> Generator[float | None, None, bool]:
+    def _learn(self, version: int) -> Loop:
+        if version != self._version:
+            yield self._world.latency_s()
+            self._configure()
+
+    def _load_tail(self, queue: ModelQueue) -> Generator[float | None, None, bool]:
         world = self._world
-        if self.engine.loaded_count >= LOADED_MAX:
-            return False
+        limit = world.scenario.load_rows_max if self.engine.loaded_count < LOADED_MAX else 0
         cursor = self._tail.next()
-        limit = world.scenario.load_rows_max
-        events = queue.load_tail(cursor.shards, cursor.after_queue_id, self.engine.overflowing(), limit)
+        rows = queue.load_tail(cursor.shards, cursor.after_queue_id, self.engine.overflowing(), limit)
         yield world.latency_s()
-        full = len(events) == limit
-        if events:
-            self.apply(Loaded(events))
-        seen = events[-1].queue_id if events else 0
-        self._tail.seen(cursor, seen if full else max(seen, last_queue_id), more=full)
+        yield from self._learn(rows.version)
+        if not limit:
+            return False
+        full = len(rows.events) == limit
+        if rows.events:
+            self.apply(Loaded(rows.events))
+        seen = rows.events[-1].queue_id if rows.events else 0
+        self._tail.seen(cursor, seen if full else max(seen, rows.last_queue_id), more=full)
         # A claim that has caught up is read with the others from now on; the real worker looks again by itself soon.
         return full or self._tail.catching_up or self._tail.next() is not cursor
 
@@ -348,13 +350,14 @@ class ModelWorker:
         wanted = self._wanted[0]
         match wanted:
             case LoadLane(receiver_id, lane):
-                events = queue.load_lane(wanted)
-                loaded: Input = LaneLoaded(receiver_id, lane, events, len(events) < wanted.limit)
+                rows = queue.load_lane(wanted)
+                loaded: Input = LaneLoaded(receiver_id, lane, rows.events, len(rows.events) < wanted.limit)
             case LoadReceiver(receiver_id):
                 limit = min(wanted.limit, self._world.scenario.load_receiver_rows_max)
-                events = queue.load_receiver(replace(wanted, limit=limit))
-                loaded = ReceiverLoaded(receiver_id, events, len(events) < limit)
+                rows = queue.load_receiver(replace(wanted, limit=limit))
+                loaded = ReceiverLoaded(receiver_id, rows.events, len(rows.events) < limit)
         yield self._world.latency_s()
+        yield from self._learn(rows.version)
         self._wanted.popleft()
         self.apply(loaded)
 

@@ -7,20 +7,29 @@ q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscriptio
        l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
        l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
 
+-- name: look
+-- In front of the rows, from the same snapshot: the version of the configuration, which the engine must know before it is
+-- told of rows that the router made under it, and the last queue id that is committed: the router moves it with the rows.
+(SELECT (SELECT version FROM clarion.configuration) AS version, (SELECT queue_id FROM clarion.counters) AS last_queue_id) AS look
+
 -- name: load_tail
 -- New rows of owned shards with their changes. In: shards, last queue id, receivers to leave out, limit.
--- Index: queue_pkey, ledger's partitions by position.
-SELECT {event}
-FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
-WHERE q.shard = ANY ($1::smallint[]) AND q.queue_id > $2 AND q.receiver_id <> ALL ($3::bigint[])
-ORDER BY q.queue_id LIMIT $4;
+-- Out: one row at least; its queue id is null if there is nothing new. Index: queue_pkey, ledger's partitions by position.
+SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
+    SELECT {event}
+    FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+    WHERE q.shard = ANY ($1::smallint[]) AND q.queue_id > $2 AND q.receiver_id <> ALL ($3::bigint[])
+    ORDER BY q.queue_id LIMIT $4
+) AS e ON true;
 
 -- name: load_receiver
--- Further rows of one receiver. In: receiver, last queue id, limit. Index: queue_of_receiver.
-SELECT {event}
-FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
-WHERE q.receiver_id = $1 AND q.queue_id > $2
-ORDER BY q.queue_id LIMIT $3;
+-- Further rows of one receiver, as `load_tail`. In: receiver, last queue id, limit. Index: queue_of_receiver.
+SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
+    SELECT {event}
+    FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+    WHERE q.receiver_id = $1 AND q.queue_id > $2
+    ORDER BY q.queue_id LIMIT $3
+) AS e ON true;
 
 -- name: load_commands
 -- Orders to the owner of these shards with the rows of their events, null where an event is not open any more.
@@ -33,11 +42,14 @@ WHERE c.shard = ANY ($1::smallint[]) AND c.id <> ALL ($2::bigint[])
 ORDER BY c.id LIMIT $3;
 
 -- name: load_lane
--- Further rows of one lane. In: receiver, lane, above which and up to which queue id, limit. Index: queue_of_lane.
-SELECT {event}
-FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
-WHERE q.receiver_id = $1 AND q.lane = $2 AND q.queue_id > $3 AND q.queue_id <= $4
-ORDER BY q.queue_id LIMIT $5;
+-- Further rows of one lane, as `load_tail`. In: receiver, lane, above which and up to which queue id, limit.
+-- Index: queue_of_lane.
+SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
+    SELECT {event}
+    FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
+    WHERE q.receiver_id = $1 AND q.lane = $2 AND q.queue_id > $3 AND q.queue_id <= $4
+    ORDER BY q.queue_id LIMIT $5
+) AS e ON true;
 
 -- name: settle
 -- Attempts stored, ended events moved to history, failed ones given their next time, orders that are carried out
@@ -82,10 +94,6 @@ WITH fence AS (
     DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($26::bigint[])
 )
 SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker or its shards were taken over') END;
-
--- name: look
--- The configuration's version, and the last queue id whose row is committed: the router moves it with the rows.
-SELECT (SELECT version FROM clarion.configuration) AS version, (SELECT queue_id FROM clarion.counters) AS last_queue_id;
 
 -- name: configuration_version
 SELECT version FROM clarion.configuration;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import orjson
@@ -19,6 +19,14 @@ from clarion.ledger.change import Change
 SQL = load_statements("clarion.delivery", "delivery.sql")
 
 
+class Rows(NamedTuple):
+    """What one statement read: events, and from the same snapshot the configuration's version and the last queue id."""
+
+    events: list[Event]
+    version: int
+    last_queue_id: int
+
+
 class Queue:
     """Statements on queue, events and attempts. Raises StoreUnavailable, Fenced or InvariantBroken."""
 
@@ -30,21 +38,21 @@ class Queue:
 
     async def load_tail(
         self, shards: Collection[int], after_queue_id: int, without_receivers: Sequence[int], limit: int
-    ) -> list[Event]:
+    ) -> Rows:
         """Rows of the shards above `after_queue_id`, by ascending queue id."""
         with store_errors("load the queue"):
-            records = await self._reading.fetch(
-                SQL["load_tail"], list(shards), after_queue_id, list(without_receivers), limit
+            return _rows(
+                await self._reading.fetch(
+                    SQL["load_tail"], list(shards), after_queue_id, list(without_receivers), limit
+                )
             )
-        return [_event(record) for record in records]
 
-    async def load_receiver(self, wanted: LoadReceiver) -> list[Event]:
+    async def load_receiver(self, wanted: LoadReceiver) -> Rows:
         """The receiver's rows above those it has, by ascending queue id."""
         with store_errors("load a receiver's queue"):
-            records = await self._reading.fetch(
-                SQL["load_receiver"], wanted.receiver_id, wanted.after_queue_id, wanted.limit
+            return _rows(
+                await self._reading.fetch(SQL["load_receiver"], wanted.receiver_id, wanted.after_queue_id, wanted.limit)
             )
-        return [_event(record) for record in records]
 
     async def load_commands(self, shards: Collection[int], taken: Collection[int], limit: int) -> list[Command]:
         """Orders about events of these shards that are not among `taken`, by ascending id."""
@@ -59,18 +67,19 @@ class Queue:
             for record in records
         ]
 
-    async def load_lane(self, wanted: LoadLane) -> list[Event]:
+    async def load_lane(self, wanted: LoadLane) -> Rows:
         """The lane's next rows, by ascending queue id."""
         with store_errors("load a lane"):
-            records = await self._reading.fetch(
-                SQL["load_lane"],
-                wanted.receiver_id,
-                wanted.lane,
-                wanted.after_queue_id,
-                wanted.upto_queue_id,
-                wanted.limit,
+            return _rows(
+                await self._reading.fetch(
+                    SQL["load_lane"],
+                    wanted.receiver_id,
+                    wanted.lane,
+                    wanted.after_queue_id,
+                    wanted.upto_queue_id,
+                    wanted.limit,
+                )
             )
-        return [_event(record) for record in records]
 
     async def load_failing(self, shards: Collection[int]) -> dict[int, Failing]:
         """What is stored of the receivers of these shards that fail, by receiver."""
@@ -142,6 +151,12 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> str | None:
 def _text(text: str | None) -> str | None:
     """Text as PostgreSQL can hold it: without NUL and without lone surrogates, wherever it came from."""
     return None if text is None else text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _rows(records: Sequence[Any]) -> Rows:
+    version, last_queue_id, queue_id = records[0][:3]
+    events = [] if queue_id is None else [_event(record[2:]) for record in records]
+    return Rows(events, version, last_queue_id)
 
 
 def _event(columns: Any) -> Event:

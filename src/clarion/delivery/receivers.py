@@ -26,14 +26,6 @@ class Receivers:
     endpoints: dict[int, Endpoint]
 
 
-async def look(connection: asyncpg.Connection) -> tuple[int, int]:
-    """The configuration's version, and the last queue id that is committed."""
-    with store_errors("look at the queue"):
-        record = await connection.fetchrow(SQL["look"])
-    assert record is not None
-    return record["version"], record["last_queue_id"]
-
-
 async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Receivers:
     """The receivers, subscriptions and endpoints of one version.
 

@@ -24,7 +24,7 @@ from clarion.delivery.body import render
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
-from clarion.delivery.receivers import Receivers, load_receivers, look
+from clarion.delivery.receivers import Receivers, load_receivers
 from clarion.delivery.shard import Ownership, Shares
 from clarion.delivery.share import next_move
 from clarion.delivery.step import (
@@ -362,20 +362,25 @@ class Worker:
         self._receivers = await load_receivers(reading, self._sealer)
         self._apply(self._receivers.configured)
 
+    async def _learn(self, version: int, reading: asyncpg.Connection) -> None:
+        """Know the configuration of this version before the rows that were read under it.
+
+        Of a receiver or subscription that the engine does not know it would think that they were deleted.
+        """
+        if self._receivers is None or version != self._receivers.version:
+            await self._configure(reading)
+
     async def _load_forever(self, queue: Queue, reading: asyncpg.Connection, ownership: Ownership) -> None:
         while True:
             self._look.clear()
-            version, last_queue_id = await look(reading)
-            if self._receivers is None or version != self._receivers.version:
-                await self._configure(reading)
             await self._carry_out_disabling(reading)
             await self._store_health(queue)
             await self._share(queue, ownership)
             await self._load_commands(queue)
-            more = await self._load_tail(queue, last_queue_id)
+            more = await self._load_tail(queue, reading)
             # One receiver's backlog at a time and in small pieces: new events of all others come in between.
             if self._wanted:
-                await self._load_wanted(queue)
+                await self._load_wanted(queue, reading)
             if more or self._wanted:
                 await asyncio.sleep(0)
                 continue
@@ -386,22 +391,24 @@ class Worker:
             except TimeoutError:
                 continue
 
-    async def _load_tail(self, queue: Queue, last_queue_id: int) -> bool:
-        """Load what is new up to `last_queue_id` at least, the last that was committed; whether there may be more."""
-        if self._engine.loaded_count >= LOADED_MAX:
-            return False
+    async def _load_tail(self, queue: Queue, reading: asyncpg.Connection) -> bool:
+        """Load what is new, or only look while there is no room; whether there may be more."""
+        limit = LOAD_ROWS_MAX if self._engine.loaded_count < LOADED_MAX else 0
         cursor = self._tail.next()
-        events = await queue.load_tail(cursor.shards, cursor.after_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
-        full = len(events) == LOAD_ROWS_MAX
-        if events:
-            self._apply(Loaded(events))
+        rows = await queue.load_tail(cursor.shards, cursor.after_queue_id, self._engine.overflowing(), limit)
+        await self._learn(rows.version, reading)
+        if not limit:
+            return False
+        full = len(rows.events) == limit
+        if rows.events:
+            self._apply(Loaded(rows.events))
         # Only after the engine has them: the cursor says what it knows. What was passed over belongs to receivers whose
         # rows are read apart: not to be scanned at each look.
-        seen = events[-1].queue_id if events else 0
-        self._tail.seen(cursor, seen if full else max(seen, last_queue_id), more=full)
+        seen = rows.events[-1].queue_id if rows.events else 0
+        self._tail.seen(cursor, seen if full else max(seen, rows.last_queue_id), more=full)
         return full or self._tail.catching_up
 
-    async def _load_wanted(self, queue: Queue) -> None:
+    async def _load_wanted(self, queue: Queue, reading: asyncpg.Connection) -> None:
         """Read what the engine asked for first.
 
         Taken off the line only when done: the engine asks once, and goes on waiting over the loss of a session.
@@ -409,12 +416,13 @@ class Worker:
         wanted = self._wanted[0]
         match wanted:
             case LoadLane(receiver_id, lane):
-                events = await queue.load_lane(wanted)
-                loaded: Input = LaneLoaded(receiver_id, lane, events, len(events) < wanted.limit)
+                rows = await queue.load_lane(wanted)
+                loaded: Input = LaneLoaded(receiver_id, lane, rows.events, len(rows.events) < wanted.limit)
             case LoadReceiver(receiver_id):
                 limit = min(wanted.limit, LOAD_RECEIVER_ROWS_MAX)
-                events = await queue.load_receiver(replace(wanted, limit=limit))
-                loaded = ReceiverLoaded(receiver_id, events, len(events) < limit)
+                rows = await queue.load_receiver(replace(wanted, limit=limit))
+                loaded = ReceiverLoaded(receiver_id, rows.events, len(rows.events) < limit)
+        await self._learn(rows.version, reading)
         self._wanted.popleft()
         self._apply(loaded)
 
