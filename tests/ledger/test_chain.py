@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarion.ledger.chain import GENESIS, link, payload_digest
+from clarion.ledger.chain import GENESIS, link, payload_digest, since_1970_us
 
 text = st.text(st.characters(codec="utf-8"), max_size=30)
 absent_or_text = st.none() | text
@@ -32,7 +32,7 @@ def test_link_is_the_documented_hash_of_length_prefixed_metadata(
     parts = ["7", str(change_id), str(microseconds), resource, "u", object_id]
     metadata = b"".join(struct.pack(">I", len(part.encode())) + part.encode() for part in parts)
     expected = hashlib.sha256(GENESIS + metadata + hashlib.sha256(b"s" * 16 + old.encode()).digest()).digest()
-    assert link(GENESIS, 7, change_id, recorded_at, resource, "u", object_id, payload) == expected
+    assert link(GENESIS, 7, change_id, since_1970_us(recorded_at), resource, "u", object_id, payload) == expected
 
 
 @given(absent_or_text, absent_or_text, absent_or_text)
@@ -54,7 +54,9 @@ def test_any_altered_change_alters_every_later_link(changes: list[tuple[str, str
         links, previous = [], GENESIS
         for number, (object_id, new) in enumerate(rows, 1):
             payload = payload_digest(b"s" * 16, None, new, None, None, None)
-            previous = link(previous, 1, number, datetime(2026, 1, 1, tzinfo=UTC), "RUNS", "c", object_id, payload)
+            previous = link(
+                previous, 1, number, since_1970_us(datetime(2026, 1, 1, tzinfo=UTC)), "RUNS", "c", object_id, payload
+            )
             links.append(previous)
         return links
 

@@ -44,22 +44,32 @@ def payload_digest(
     return digest.digest()
 
 
+def since_1970_us(moment: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
 def link(
     previous: bytes,
     organisation_id: int,
     change_id: int,
-    recorded_at: datetime,
+    recorded_us: int,
     resource: str,
     action: str,
     object_id: str,
     payload: bytes,
 ) -> bytes:
-    """The change's link, 32 bytes; `payload` is its payload digest, `previous` the link of change_id - 1."""
-    digest = sha256(previous)
-    microseconds = (recorded_at - _EPOCH) // _MICROSECOND
-    for part in (str(organisation_id), str(change_id), str(microseconds), resource, action, object_id):
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(4, "big"))
-        digest.update(encoded)
-    digest.update(payload)
-    return digest.digest()
+    """The change's link, 32 bytes; `payload` is its payload digest, `previous` the link of change_id - 1.
+
+    `recorded_us` is its recorded_at in microseconds since 1970 UTC.
+    """
+    parts = [previous]
+    for part in (
+        b"%d" % organisation_id,
+        b"%d" % change_id,
+        b"%d" % recorded_us,
+        *map(str.encode, (resource, action, object_id)),
+    ):
+        parts += (len(part).to_bytes(4, "big"), part)
+    parts.append(payload)
+    return sha256(b"".join(parts)).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,8 +15,7 @@ class Action(StrEnum):
     DELETE = "d"
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(NamedTuple):
     """One row of the outbox, not yet numbered.
 
     The organisation is known by id or by name, never both. `old_ctid` and `new_ctid` are the row's places in its table

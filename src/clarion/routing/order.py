@@ -18,6 +18,8 @@ _Group = tuple[int, str, str]
 def in_order(rows: Iterable[Captured]) -> list[Captured]:
     """The rows by ascending id, each object's rows of one transaction by the chain of their places."""
     ordered = sorted(rows, key=lambda row: row.outbox_id)
+    if all(row.depth <= 1 for row in ordered):
+        return ordered
     groups: defaultdict[_Group, list[int]] = defaultdict(list)
     for index, row in enumerate(ordered):
         groups[(row.xid, row.resource, row.object_id)].append(index)

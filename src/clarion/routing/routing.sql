@@ -1,37 +1,37 @@
 -- The router's statements. All run on the connection that holds the router's lock.
 
+-- name: captured
+-- A row of the outbox, in the order of the fields of Captured: it is made from it by position.
+o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o.object_id, o.xid::text::bigint AS xid, o.depth,
+       o.old_ctid::text AS old_ctid, o.new_ctid::text AS new_ctid, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
+
 -- name: waiting
 -- One look: the clock, what the scan floor needs, whether anybody asks for a retry, and the lowest committed rows above the floor.
 -- In: floor, limit. Out: one row at least; its id is null if nothing waits. Index: outbox_pkey.
-SELECT look.*, o.*
+SELECT look.*, waiting.*
 FROM (SELECT clock_timestamp() AS now, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS snapshot_xmin,
              (SELECT last_value FROM clarion.outbox_id) AS sequence_last,
              EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY') AS asked) AS look
 LEFT JOIN LATERAL (
-    SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
-           old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
-    FROM clarion.outbox WHERE id > $1 ORDER BY id LIMIT $2
-) AS o ON true;
+    SELECT {captured} FROM clarion.outbox o WHERE o.id > $1 ORDER BY o.id LIMIT $2
+) AS waiting ON true;
 
 -- name: waiting_by_id
 -- The rows of these ids that wait, in the order of the ids. In: ids. Only after a router died. Index: outbox_pkey.
-SELECT o.id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
-       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+SELECT {captured}
 FROM clarion.outbox o WHERE o.id = ANY ($1::bigint[]) ORDER BY array_position($1::bigint[], o.id);
 
 -- name: waiting_of_others
 -- The same, without some organisations (by id, by name). In: floor, limit, ids, names. Scans past their rows.
-SELECT id, organisation_id, organisation, resource, action::text AS action, object_id, xid::text::bigint AS xid, depth,
-       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
-FROM clarion.outbox
-WHERE id > $1 AND (organisation_id = ANY ($3::bigint[])) IS NOT TRUE AND (organisation = ANY ($4::text[])) IS NOT TRUE
-ORDER BY id LIMIT $2;
+SELECT {captured}
+FROM clarion.outbox o
+WHERE o.id > $1 AND (o.organisation_id = ANY ($3::bigint[])) IS NOT TRUE AND (o.organisation = ANY ($4::text[])) IS NOT TRUE
+ORDER BY o.id LIMIT $2;
 
 -- name: predecessors
 -- Rows that ended where a nested row of the same transaction and object started, though drawn after it.
 -- In: lowest id, xids, resources, object ids, places. Rare: only after a full batch with nested rows.
-SELECT o.id, organisation_id, organisation, o.resource, action::text AS action, o.object_id, o.xid::text::bigint AS xid, depth,
-       old_ctid::text AS old_ctid, new_ctid::text AS new_ctid, actor_id, actor_name, correlation_id, old, new
+SELECT {captured}
 FROM clarion.outbox o
 JOIN unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS wanted (xid, resource, object_id, place)
   ON o.xid = wanted.xid::text::xid8 AND o.resource = wanted.resource AND o.object_id = wanted.object_id
@@ -42,7 +42,8 @@ WHERE o.id > $1;
 -- One batch, whole or not at all: takes the rows, ledgers them, queues their events, moves every counter by
 -- compare-and-set and compares the configuration's version. Any mismatch raises CL001.
 -- The keys stand there twice so that rows are found by the index whatever the planner believes the tables to hold.
--- Out: this transaction's xid.
+-- Numbers that follow from a row's place are made here, links (32 bytes each) and salts (16) come in one piece: encoding
+-- arrays is a good part of what the router does. Out: this transaction's xid.
 WITH moved AS (
     UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
     WHERE position = $1 AND event_id = $2 AND queue_id = $3
@@ -63,22 +64,24 @@ WITH moved AS (
     RETURNING 1
 ), taken AS (
     DELETE FROM clarion.outbox o
-    USING unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bytea[], $20::bytea[])
-          AS n (outbox_id, position, organisation_id, change_id, link, salt)
+    USING unnest($15::bigint[], $16::bigint[], $17::bigint[]) WITH ORDINALITY AS n (outbox_id, organisation_id, change_id, place)
     WHERE o.id = n.outbox_id AND o.id = ANY ($15::bigint[])
-    RETURNING n.position, n.organisation_id, n.change_id, n.link, n.salt, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
+    RETURNING n.place::integer AS place, n.organisation_id, n.change_id, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
               o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
 ), ledgered AS (
     INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, half_of, recorded_at, occurred_at, captured_at,
                                 xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new)
-    SELECT position, organisation_id, change_id, id, half_of, $21::timestamptz, occurred_at, captured_at,
-           xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new
+    SELECT $1 + place, organisation_id, change_id, id, half_of, $20::timestamptz, occurred_at, captured_at,
+           xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id,
+           substr($18::bytea, (place - 1) * 32 + 1, 32), substr($19::bytea, (place - 1) * 16 + 1, 16), old, new
     FROM taken
     RETURNING 1
 ), queued AS (
     INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard)
-    SELECT * FROM unnest($22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::bigint[],
-                         $28::bigint[], $29::bigint[], $30::smallint[])
+    SELECT $3 + n.place, $2 + n.place, n.organisation_id, n.receiver_id, n.subscription_id, n.position, n.sequence, n.lane,
+           (n.receiver_id % $27)::smallint
+    FROM unnest($21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[])
+         WITH ORDINALITY AS n (organisation_id, receiver_id, subscription_id, position, sequence, lane, place)
     RETURNING 1
 ), verdict AS (
     SELECT CASE
@@ -86,12 +89,12 @@ WITH moved AS (
         WHEN (SELECT count(*) FROM tails) <> cardinality($8::bigint[]) THEN clarion.abort_batch('an organisation''s counter moved')
         WHEN (SELECT count(*) FROM sequences) <> cardinality($12::bigint[]) THEN clarion.abort_batch('a subscription''s counter moved')
         WHEN (SELECT count(*) FROM ledgered) <> cardinality($15::bigint[]) THEN clarion.abort_batch('a waiting row was gone')
-        WHEN (SELECT count(*) FROM queued) <> cardinality($22::bigint[]) THEN clarion.abort_batch('queue rows are missing')
+        WHEN (SELECT count(*) FROM queued) <> cardinality($21::bigint[]) THEN clarion.abort_batch('queue rows are missing')
         ELSE 0
     END AS nothing
 )
 SELECT pg_current_xact_id()::text::bigint AS xid,
-       CASE WHEN cardinality($22::bigint[]) > 0 THEN pg_notify('clarion_queue', '') END AS woken
+       CASE WHEN cardinality($21::bigint[]) > 0 THEN pg_notify('clarion_queue', '') END AS woken
 FROM verdict WHERE nothing = 0;
 
 -- name: take_requests

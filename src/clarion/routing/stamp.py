@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 
-from clarion.core.ids import ReceiverId, shard_of
-from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest
+from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest, since_1970_us
 from clarion.ledger.change import Captured
 from clarion.routing.match import Index
 
@@ -37,26 +36,25 @@ class Numbers:
 
 @dataclass(slots=True)
 class Batch:
-    """Columns of the batch statement, and the counters as they will stand after it."""
+    """Columns of the batch statement, and the counters as they will stand after it.
+
+    Positions, event ids and queue ids follow from those before by a row's place. `salts` holds SALT_BYTES for each row.
+    """
 
     before: Numbers
     after: Numbers
     recorded_at: datetime
+    salts: bytes
     outbox_ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
     organisation_ids: list[int] = field(default_factory=list)
     change_ids: list[int] = field(default_factory=list)
     links: list[bytes] = field(default_factory=list)
-    salts: list[bytes] = field(default_factory=list)
-    queue_ids: list[int] = field(default_factory=list)
-    event_ids: list[int] = field(default_factory=list)
     queue_organisation_ids: list[int] = field(default_factory=list)
     receiver_ids: list[int] = field(default_factory=list)
     subscription_ids: list[int] = field(default_factory=list)
     queue_positions: list[int] = field(default_factory=list)
     queue_sequences: list[int] = field(default_factory=list)
     lanes: list[int] = field(default_factory=list)
-    shards: list[int] = field(default_factory=list)
     changed_tails: dict[int, Tail] = field(default_factory=dict)
     changed_sequences: dict[int, int] = field(default_factory=dict)
 
@@ -81,8 +79,9 @@ def stamp(
     `salts` holds SALT_BYTES for each row. Rows whose outbox ids are `unevaluated` are matched by resource and action alone.
     Raises KeyError if a counter of a matched subscription is not in `numbers`.
     """
-    batch = Batch(numbers, numbers, recorded_at)
-    position, event_id, queue_id = numbers.position, numbers.event_id, numbers.queue_id
+    batch = Batch(numbers, numbers, recorded_at, salts)
+    microseconds = since_1970_us(recorded_at)
+    position = numbers.position
     tails, sequences = batch.changed_tails, batch.changed_sequences
     for place, (row, organisation_id) in enumerate(rows):
         position += 1
@@ -92,15 +91,13 @@ def stamp(
         change_id = tail.change_id + 1
         tail = Tail(
             change_id,
-            link(tail.link, organisation_id, change_id, recorded_at, row.resource, row.action, row.object_id, payload),
+            link(tail.link, organisation_id, change_id, microseconds, row.resource, row.action, row.object_id, payload),
         )
         tails[organisation_id] = tail
         batch.outbox_ids.append(row.outbox_id)
-        batch.positions.append(position)
         batch.organisation_ids.append(organisation_id)
         batch.change_ids.append(change_id)
         batch.links.append(tail.link)
-        batch.salts.append(salt)
         subscriptions = index.matching(organisation_id, row.resource, row.action)
         if not subscriptions:
             continue
@@ -108,25 +105,20 @@ def stamp(
             evaluate(row)
         lane = lane_of(row.resource, row.object_id)
         for subscription in subscriptions:
-            event_id += 1
-            queue_id += 1
             subscription_id = subscription.subscription_id
             sequence = sequences.get(subscription_id, numbers.sequences[subscription_id]) + 1
             sequences[subscription_id] = sequence
-            batch.queue_ids.append(queue_id)
-            batch.event_ids.append(event_id)
             batch.queue_organisation_ids.append(organisation_id)
             batch.receiver_ids.append(subscription.receiver_id)
             batch.subscription_ids.append(subscription_id)
             batch.queue_positions.append(position)
             batch.queue_sequences.append(sequence)
             batch.lanes.append(lane)
-            batch.shards.append(shard_of(ReceiverId(subscription.receiver_id)))
     batch.after = replace(
         numbers,
         position=position,
-        event_id=event_id,
-        queue_id=queue_id,
+        event_id=numbers.event_id + len(batch.subscription_ids),
+        queue_id=numbers.queue_id + len(batch.subscription_ids),
         tails={**numbers.tails, **tails},
         sequences={**numbers.sequences, **sequences},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
@@ -29,7 +28,7 @@ class Look:
     snapshot_xmin: int
     sequence_last: int
     asked: bool
-    rows: tuple[Captured, ...]
+    rows: Sequence[Captured]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +94,16 @@ class RouterStore:
     async def waiting_by_id(self, outbox_ids: Sequence[int]) -> list[Captured]:
         """Those of the rows that wait, in the order of the ids given."""
         with store_errors("read the outbox"):
-            return [
-                _captured(record) for record in await self._connection.fetch(_SQL["waiting_by_id"], list(outbox_ids))
-            ]
+            records = await self._connection.fetch(_SQL["waiting_by_id"], list(outbox_ids))
+        return [Captured._make(record) for record in records]
 
     async def waiting(self, floor: int, limit: int) -> Look:
         """The lowest `limit` committed rows above the floor."""
         with store_errors("read the outbox"):
             records = await self._connection.fetch(_SQL["waiting"], floor, limit)
-        first = records[0]
-        rows = () if first["id"] is None else tuple(_captured(record) for record in records)
-        return Look(first["now"], first["snapshot_xmin"], first["sequence_last"], first["asked"], rows)
+        now, snapshot_xmin, sequence_last, asked, lowest = records[0][:5]
+        rows = [] if lowest is None else [Captured._make(record[4:]) for record in records]
+        return Look(now, snapshot_xmin, sequence_last, asked, rows)
 
     async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
         """The lowest rows of all organisations but `owners`."""
@@ -113,7 +111,7 @@ class RouterStore:
         names = [owner for owner in owners if isinstance(owner, str)]
         with store_errors("read the outbox"):
             records = await self._connection.fetch(_SQL["waiting_of_others"], floor, limit, ids, names)
-        return [_captured(record) for record in records]
+        return [Captured._make(record) for record in records]
 
     async def predecessors(self, rows: Sequence[Captured]) -> list[Captured]:
         """Rows that ended where one of these started, in the same transaction and object, drawn later."""
@@ -126,7 +124,7 @@ class RouterStore:
                 [row.object_id for row in rows],
                 [row.old_ctid for row in rows],
             )
-        return [_captured(record) for record in records]
+        return [Captured._make(record) for record in records]
 
     async def write(self, batch: Batch, version: int) -> int:
         """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile."""
@@ -150,21 +148,18 @@ class RouterStore:
                 [before.sequences[subscription_id] for subscription_id in sequences],
                 list(sequences.values()),
                 batch.outbox_ids,
-                batch.positions,
                 batch.organisation_ids,
                 batch.change_ids,
-                batch.links,
+                b"".join(batch.links),
                 batch.salts,
                 batch.recorded_at,
-                batch.queue_ids,
-                batch.event_ids,
                 batch.queue_organisation_ids,
                 batch.receiver_ids,
                 batch.subscription_ids,
                 batch.queue_positions,
                 batch.queue_sequences,
                 batch.lanes,
-                batch.shards,
+                SHARDS_COUNT,
             )
         assert record is not None
         return int(record["xid"])
@@ -241,23 +236,3 @@ class RouterWatch:
             if pid is not None:
                 await self._connection.execute(_SQL["end_session"], pid)
             return None if pid is None else int(pid)
-
-
-def _captured(record: Any) -> Captured:
-    return Captured(
-        record["id"],
-        record["organisation_id"],
-        record["organisation"],
-        record["resource"],
-        record["action"],
-        record["object_id"],
-        record["xid"],
-        record["depth"],
-        record["old_ctid"],
-        record["new_ctid"],
-        record["actor_id"],
-        record["actor_name"],
-        record["correlation_id"],
-        record["old"],
-        record["new"],
-    )
