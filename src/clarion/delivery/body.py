@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from clarion.core.encoding import quote, quote_timestamp, split_object
 from clarion.delivery.event import Event
@@ -10,6 +11,8 @@ from clarion.ledger.change import Action, Change
 
 BODY_BYTES_MAX = 256 * 1024
 RENDER_VERSION = 1
+_KEPT_LENGTH_MAX = 16 * 1024
+"""Characters of a change above which its parts are not kept for its other events."""
 _ACTIONS = {Action.CREATE.value: '"create"', Action.UPDATE.value: '"update"', Action.DELETE.value: '"delete"'}
 
 
@@ -19,24 +22,40 @@ def render(event: Event) -> bytes:
     `event_id`, `subscription_id` and `resource` come first, in this order. Row values keep the digits they were
     captured with. Data that would not fit is left out and `data_omitted` says so.
     """
+    numbers = f'{{"event_id":{event.event_id},"subscription_id":{event.subscription_id}'
     change = event.change
-    changed, previous = _difference(change)
-    data = (change.new if change.new is not None else change.old) or "null"
-    head = (
-        f'{{"event_id":{event.event_id},"subscription_id":{event.subscription_id}'
-        f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
-        f',"object_id":{quote(change.object_id)},"change_id":{change.change_id},"sequence":{event.sequence}'
-        f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{quote_timestamp(change.recorded_at)}'
-        f',"actor":{_actor(change.actor_id, change.actor_name)}'
-        f',"correlation_id":{"null" if change.correlation_id is None else quote(change.correlation_id)}'
-    )
-    body = f'{head},"changed":{changed},"data":{data},"previous":{previous}}}'.encode()
+    is_small = len(change.old or "") + len(change.new or "") <= _KEPT_LENGTH_MAX
+    parts = _kept_parts(change) if is_small else _parts(change)
+    head = f'{numbers}{parts.object},"sequence":{event.sequence}{parts.circumstances}'
+    body = f"{head}{parts.content}".encode()
     if len(body) <= BODY_BYTES_MAX:
         return body
+    changed, _ = _difference(change)
     body = f'{head},"changed":{changed},"data":null,"previous":null,"data_omitted":true}}'.encode()
     if len(body) <= BODY_BYTES_MAX:
         return body
     return f'{head},"changed":null,"data":null,"previous":null,"data_omitted":true}}'.encode()
+
+
+class _Parts(NamedTuple):
+    """What the bodies of all events of one change have in common."""
+
+    object: str
+    circumstances: str
+    content: str
+
+
+def _parts(change: Change) -> _Parts:
+    changed, previous = _difference(change)
+    data = (change.new if change.new is not None else change.old) or "null"
+    return _Parts(
+        f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
+        f',"object_id":{quote(change.object_id)},"change_id":{change.change_id}',
+        f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{quote_timestamp(change.recorded_at)}'
+        f',"actor":{_actor(change.actor_id, change.actor_name)}'
+        f',"correlation_id":{"null" if change.correlation_id is None else quote(change.correlation_id)}',
+        f',"changed":{changed},"data":{data},"previous":{previous}}}',
+    )
 
 
 def _difference(change: Change) -> tuple[str, str]:
@@ -50,6 +69,9 @@ def _difference(change: Change) -> tuple[str, str]:
     changed = [_name(name) for name in names]
     previous = [f"{_name(name)}:{bytes(old[name]).decode()}" for name in names if name in old]
     return f"[{','.join(changed)}]", f"{{{','.join(previous)}}}"
+
+
+_kept_parts = lru_cache(maxsize=1000)(_parts)
 
 
 @lru_cache(maxsize=1000)

@@ -58,40 +58,48 @@ SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
 -- counts it up, so that a settle made before is refused and can never meet a row that another worker owns.
 -- Safe to repeat after an answer was lost: rows already settled are left as they are.
 -- The keys stand there twice so that the rows are found by the index whatever the planner believes the table to hold.
+-- An attempt travels with the outcome of its event; without one its columns are null.
 WITH fence AS (
-    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL AND releases = $27::integer FOR SHARE
+    SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL AND releases = $2::integer FOR SHARE
 ), ended AS (
     DELETE FROM clarion.queue q
-    USING fence, unnest($2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bytea[])
-          AS n (queue_id, status, reason, attempts_count, body_sha256)
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($2::bigint[])
-    RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence, q.render_version,
-              n.status, n.reason, n.attempts_count, n.body_sha256
+    USING fence, unnest($4::bigint[], $5::text[], $6::text[], $7::integer[], $8::bytea[], $9::timestamptz[], $10::integer[],
+                        $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::text[], $17::text[])
+          AS n (queue_id, status, reason, attempts_count, body_sha256, started_at, duration_ms, status_code, outcome,
+                response_headers, response_body, error, source_address, peer_address)
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($4::bigint[])
+    RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence,
+              q.render_version, n.*
+), postponed AS (
+    UPDATE clarion.queue q
+    SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
+        first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
+    FROM fence, unnest($18::bigint[], $19::timestamptz[], $20::integer[], $21::timestamptz[], $22::integer[], $23::bytea[],
+                       $24::timestamptz[], $25::integer[], $26::smallint[], $27::text[], $28::text[], $29::bytea[], $30::text[],
+                       $31::text[], $32::text[])
+         AS n (queue_id, due_at, spent_count, first_failed_at, attempts_count, body_sha256, started_at, duration_ms, status_code,
+               outcome, response_headers, response_body, error, source_address, peer_address)
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($18::bigint[])
+    RETURNING q.event_id, q.round, q.organisation_id, n.*
 ), recorded AS (
     INSERT INTO clarion.events (event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, settled_at,
                                 status, reason, attempts_count, render_version, body_sha256)
     SELECT event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, clock_timestamp(),
            status, reason, attempts_count, render_version, body_sha256
     FROM ended
-), postponed AS (
-    UPDATE clarion.queue q
-    SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
-        first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
-    FROM fence, unnest($7::bigint[], $8::timestamptz[], $9::integer[], $10::integer[], $11::timestamptz[], $12::bytea[])
-         AS n (queue_id, due_at, attempts_count, spent_count, first_failed_at, body_sha256)
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($7::bigint[])
 ), attempted AS (
     INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
                                   response_headers, response_body, error, source_address, peer_address)
-    SELECT n.event_id, n.round, n.number, n.organisation_id, n.started_at, n.duration_ms, n.status_code, n.outcome,
-           n.response_headers, n.response_body, n.error, n.source_address, n.peer_address
-    FROM fence, unnest($13::bigint[], $14::smallint[], $15::integer[], $16::bigint[], $17::timestamptz[], $18::integer[],
-                       $19::smallint[], $20::text[], $21::text[], $22::bytea[], $23::text[], $24::text[], $25::text[])
-         AS n (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
-               response_headers, response_body, error, source_address, peer_address)
+    SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms, status_code, outcome,
+           response_headers, response_body, error, source_address, peer_address
+    FROM ended WHERE outcome IS NOT NULL
+    UNION ALL
+    SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms, status_code, outcome,
+           response_headers, response_body, error, source_address, peer_address
+    FROM postponed WHERE outcome IS NOT NULL
     ON CONFLICT DO NOTHING
 ), obeyed AS (
-    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($26::bigint[])
+    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($3::bigint[])
 )
 SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker or its shards were taken over') END;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -15,8 +16,10 @@ from clarion.delivery.event import Event
 from clarion.delivery.health import Failing
 from clarion.delivery.step import Command, CommandKind, LoadLane, LoadReceiver, Remember, Settle
 from clarion.ledger.change import Change
+from clarion.sender.outcome import Attempt
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
+_NO_ATTEMPT: Any = Attempt(*[None] * len(Attempt._fields))  # type: ignore[arg-type]  # the columns of an event without one
 
 
 class Rows(NamedTuple):
@@ -108,42 +111,46 @@ class Queue:
         Raises Fenced if another worker took over, or if shards were released meanwhile.
         """
         ended = [s for s in settlements if s.ending is not None]
-        postponed = [s.event for s in settlements if s.ending is None]
-        attempted = [(s.event, s.attempt) for s in settlements if s.attempt is not None]
+        postponed = [s for s in settlements if s.ending is None]
         with store_errors("settle"):
             await self._writing.fetchval(
                 SQL["settle"],
                 self._worker_id,
-                [s.event.queue_id for s in ended],
-                [s.ending.status.value for s in ended if s.ending],
-                [s.ending.reason.value for s in ended if s.ending],
-                [s.event.attempts_count for s in ended],
-                [s.event.body_sha256 for s in ended],
-                [e.queue_id for e in postponed],
-                [e.due_at for e in postponed],
-                [e.attempts_count for e in postponed],
-                [e.spent_count for e in postponed],
-                [e.first_failed_at for e in postponed],
-                [e.body_sha256 for e in postponed],
-                [e.event_id for e, _ in attempted],
-                [e.round for e, _ in attempted],
-                [e.attempts_count for e, _ in attempted],
-                [e.organisation_id for e, _ in attempted],
-                [a.started_at for _, a in attempted],
-                [a.duration_ms for _, a in attempted],
-                [a.status_code for _, a in attempted],
-                [a.outcome.value for _, a in attempted],
-                [_headers(a.response_headers) for _, a in attempted],
-                [a.response_body for _, a in attempted],
-                [_text(a.error) for _, a in attempted],
-                [a.source_address for _, a in attempted],
-                [a.peer_address for _, a in attempted],
-                [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)],
                 self.releases,
+                [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)],
+                [s.event.queue_id for s in ended],
+                [s.ending.status for s in ended if s.ending],
+                [s.ending.reason for s in ended if s.ending],
+                *_tried(ended),
+                [s.event.queue_id for s in postponed],
+                [s.event.due_at for s in postponed],
+                [s.event.spent_count for s in postponed],
+                [s.event.first_failed_at for s in postponed],
+                *_tried(postponed),
             )
 
 
-def _headers(pairs: Sequence[tuple[str, str]]) -> str | None:
+def _tried(settlements: Sequence[Settle]) -> list[list[Any]]:
+    """What was sent and what came of it: the columns that both kinds of outcome have."""
+    events = [s.event for s in settlements]
+    attempts = [s.attempt or _NO_ATTEMPT for s in settlements]
+    return [
+        [e.attempts_count for e in events],
+        [e.body_sha256 for e in events],
+        [a.started_at for a in attempts],
+        [a.duration_ms for a in attempts],
+        [a.status_code for a in attempts],
+        [a.outcome for a in attempts],
+        [_headers(a.response_headers) for a in attempts],
+        [a.response_body for a in attempts],
+        [_text(a.error) for a in attempts],
+        [a.source_address for a in attempts],
+        [a.peer_address for a in attempts],
+    ]
+
+
+@lru_cache(maxsize=256)
+def _headers(pairs: tuple[tuple[str, str], ...] | None) -> str | None:
     """JSON text of the pairs; NUL, which PostgreSQL's text cannot hold, is escaped by JSON."""
     return orjson.dumps(pairs).decode() if pairs else None
 
@@ -155,14 +162,18 @@ def _text(text: str | None) -> str | None:
 
 def _rows(records: Sequence[Any]) -> Rows:
     version, last_queue_id, queue_id = records[0][:3]
-    events = [] if queue_id is None else [_event(record[2:]) for record in records]
+    events: list[Event] = []
+    change: Change | None = None
+    for record in records if queue_id is not None else ():
+        events.append(_event(record[2:], change))
+        change = events[-1].change
     return Rows(events, version, last_queue_id)
 
 
-def _event(columns: Any) -> Event:
-    """From the columns that the statements call `event`."""
+def _event(columns: Any, before: Change | None = None) -> Event:
+    """From the columns that the statements call `event`; a change that is the one `before` is kept once for both."""
     (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *tried) = columns[:13]
-    change = Change._make(columns[13:])
+    change = before if before is not None and columns[13] == before.position else Change._make(columns[13:])
     return Event(
         queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *tried
     )
