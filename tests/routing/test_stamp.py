@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clarion.ledger.chain import GENESIS, link, payload_digest, since_1970_us
 from clarion.ledger.change import Captured
 from clarion.routing.match import Index, Subscription
-from clarion.routing.stamp import Numbers, ScanFloor, Tail, lane_of, stamp
+from clarion.routing.stamp import Numbers, Tail, lane_of, stamp
 
 AT = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
 changes = st.lists(
@@ -65,22 +65,3 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
 def test_a_lane_is_the_same_in_every_process_and_differs_by_resource_and_object() -> None:
     assert lane_of("RUNS", "42") == 25846892906544385
     assert len({lane_of(r, o) for r in ("RUNS", "ISSUES") for o in map(str, range(1000))}) == 2000
-
-
-def test_the_scan_floor_waits_for_every_transaction_that_may_hold_a_lower_id() -> None:
-    floor = ScanFloor()
-    floor.looked(snapshot_xmin=5, lowest_waiting=1)
-    floor.read(100)
-    floor.wrote(xid=50)
-    floor.looked(snapshot_xmin=50, lowest_waiting=None)
-    assert floor.floor == 0, "transaction 50 itself, or an older one, may still be running"
-    floor.looked(snapshot_xmin=51, lowest_waiting=None)
-    assert floor.floor == 100
-
-
-def test_the_scan_floor_never_passes_a_row_that_still_waits() -> None:
-    floor = ScanFloor()
-    floor.read(100)
-    floor.wrote(xid=50)
-    floor.looked(snapshot_xmin=60, lowest_waiting=42)
-    assert floor.floor == 41

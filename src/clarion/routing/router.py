@@ -22,7 +22,8 @@ from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
 from clarion.routing.match import Index
 from clarion.routing.order import dominant, in_order, missing_predecessors, shared
-from clarion.routing.stamp import Batch, Evaluate, Numbers, ScanFloor, stamp
+from clarion.routing.scan import HiddenRows, ScanFloor
+from clarion.routing.stamp import Batch, Evaluate, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Router:
         self._suspected: Marker | None = None
         self._careful_until: int | None = None
         self._floor = ScanFloor()
+        self._hidden = HiddenRows()
         self._numbers = Numbers(0, 0, 0, {}, {})
         self._configuration = Configuration(0, (), {}, {})
         self._index = Index(())
@@ -118,8 +120,12 @@ class Router:
     async def step(self) -> int:
         """Route one batch; the number of rows routed and requests taken, 0 if nothing waits."""
         limit = self._policy.shared_rows_max if self._sharing() else self._policy.batch_rows_max
-        look = await self._store.waiting(self._floor.floor, limit)
-        self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+        look = await self._store.waiting(self._floor.floor, limit, self._hidden)
+        if not look.began_above:
+            self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+        self._hidden.looked(
+            look.running, look.sequence_last, began_above=look.began_above, complete=len(look.rows) < limit
+        )
         requests = await self._take_requests() if look.asked else 0
         if not look.rows:
             return requests

@@ -6,14 +6,21 @@ o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o
        o.old_ctid::text AS old_ctid, o.new_ctid::text AS new_ctid, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
 
 -- name: waiting
--- One look: the clock, what the scan floor needs, whether anybody asks for a retry, and the lowest committed rows above the floor.
--- In: floor, limit. Out: one row at least; its id is null if nothing waits. Index: outbox_pkey.
+-- One look: the clock, what decides where the next look begins, whether anybody asks for a retry, and the lowest committed
+-- rows above the floor; or above the hidden rows, if all of their owners still run in this very snapshot.
+-- In: floor, limit, last hidden id, owners. Out: one row at least; its id is null if nothing waits. Index: outbox_pkey.
 SELECT look.*, waiting.*
 FROM (SELECT clock_timestamp() AS now, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS snapshot_xmin,
+             ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint) AS running,
+             $3::bigint > $1::bigint AND cardinality($4::bigint[]) > 0 AND NOT EXISTS (
+                 SELECT FROM unnest($4::bigint[]) AS owner
+                 WHERE pg_visible_in_snapshot(owner::text::xid8, pg_current_snapshot())
+             ) AS began_above,
              (SELECT last_value FROM clarion.outbox_id) AS sequence_last,
              EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY') AS asked) AS look
 LEFT JOIN LATERAL (
-    SELECT {captured} FROM clarion.outbox o WHERE o.id > $1 ORDER BY o.id LIMIT $2
+    SELECT {captured} FROM clarion.outbox o
+    WHERE o.id > CASE WHEN look.began_above THEN $3::bigint ELSE $1::bigint END ORDER BY o.id LIMIT $2
 ) AS waiting ON true;
 
 -- name: waiting_by_id

@@ -123,35 +123,3 @@ def stamp(
         sequences={**numbers.sequences, **sequences},
     )
     return batch
-
-
-class ScanFloor:
-    """The id below which every outbox row is decided: taken, or its transaction over.
-
-    Keeps the scan short while an old snapshot holds vacuum back. A reading of the sequence counts once every
-    transaction that ran at that moment has ended and one more look has found nothing below it.
-    """
-
-    def __init__(self, floor: int = 0) -> None:
-        """`floor` is an id below which every row is known to be decided."""
-        self.floor = floor
-        self._reading: int | None = None
-        self._reading_xid: int | None = None
-
-    def read(self, sequence_last: int) -> None:
-        """Note the sequence's last value, as read before the batch statement whose xid `wrote` will give."""
-        if self._reading is None:
-            self._reading = sequence_last
-
-    def wrote(self, xid: int) -> None:
-        """The batch statement's transaction: whoever drew an id up to the reading has a lower xid."""
-        if self._reading is not None and self._reading_xid is None:
-            self._reading_xid = xid
-
-    def looked(self, snapshot_xmin: int, lowest_waiting: int | None) -> None:
-        """A look above the floor in a snapshot with this xmin found `lowest_waiting` first."""
-        if self._reading is None or self._reading_xid is None or snapshot_xmin <= self._reading_xid:
-            return
-        reached = self._reading if lowest_waiting is None else min(self._reading, lowest_waiting - 1)
-        self.floor = max(self.floor, reached)
-        self._reading = self._reading_xid = None

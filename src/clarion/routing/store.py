@@ -15,6 +15,7 @@ from clarion.ledger.chain import GENESIS
 from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker
 from clarion.routing.match import Subscription
+from clarion.routing.scan import HiddenRows
 from clarion.routing.stamp import Batch, Tail
 
 _SQL = load_statements("clarion.routing", "routing.sql")
@@ -22,10 +23,15 @@ _SQL = load_statements("clarion.routing", "routing.sql")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the outbox found: the database's clock, the snapshot, whether a retry is asked for, the lowest rows."""
+    """What one look at the outbox found: the database's clock, the snapshot, whether a retry is asked for, the lowest rows.
+
+    `running`: the transactions that ran in the snapshot. `began_above`: the look passed over the hidden rows.
+    """
 
     now: datetime
     snapshot_xmin: int
+    running: frozenset[int]
+    began_above: bool
     sequence_last: int
     asked: bool
     rows: Sequence[Captured]
@@ -97,13 +103,13 @@ class RouterStore:
             records = await self._connection.fetch(_SQL["waiting_by_id"], list(outbox_ids))
         return [Captured._make(record) for record in records]
 
-    async def waiting(self, floor: int, limit: int) -> Look:
-        """The lowest `limit` committed rows above the floor."""
+    async def waiting(self, floor: int, limit: int, hidden: HiddenRows) -> Look:
+        """The lowest `limit` committed rows above the floor, and above the hidden rows if they still are hidden."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(_SQL["waiting"], floor, limit)
-        now, snapshot_xmin, sequence_last, asked, lowest = records[0][:5]
-        rows = [] if lowest is None else [Captured._make(record[4:]) for record in records]
-        return Look(now, snapshot_xmin, sequence_last, asked, rows)
+            records = await self._connection.fetch(_SQL["waiting"], floor, limit, hidden.upto, list(hidden.owners))
+        now, snapshot_xmin, running, began_above, sequence_last, asked, lowest = records[0][:7]
+        rows = [] if lowest is None else [Captured._make(record[6:]) for record in records]
+        return Look(now, snapshot_xmin, frozenset(running), began_above, sequence_last, asked, rows)
 
     async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
         """The lowest rows of all organisations but `owners`."""
