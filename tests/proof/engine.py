@@ -21,7 +21,7 @@ from clarion.capture.attach import Attachment
 from harness.deployment import Deployment
 from harness.oracle import judge, percentile
 from harness.process import ClarionProcess, parents_of_all
-from harness.receiver import Received
+from harness.receiver import Received, ReceiverProcess
 from harness.stage import stage
 from proof.figures import Figure
 from proof.load import SCHEMA, Writer, add_items, committed_by_receiver, latencies_ms, receiver_of
@@ -114,15 +114,16 @@ def hanging(brief: bool) -> list[Figure]:
 
 
 def bulk(brief: bool) -> list[Figure]:
-    """One organisation commits 100,000 rows at once; another's latency against the one before."""
+    """One organisation commits 100,000 rows at once; another's latency, at receivers of its own, against the one before."""
     rows = 30_000 if brief else 100_000
-    with _attached() as deployment:
-        quiet = _receivers(deployment, 3, organisation="quiet")
+    with _attached() as deployment, _another_receiver(deployment) as beside:
+        # In a process of their own: how busy the bulk keeps its receivers is nothing that the engine could help.
+        quiet = _receivers(deployment, 3, uri=beside.uri("/ok"), organisation="quiet")
         _receivers(deployment, 1, organisation="bulky")
         items = add_items(deployment, 100, "quiet")
         serving = _serve(deployment)
         with Writer(deployment, items, 50):
-            _wait_for_flow(deployment)
+            _wait_for_flow(deployment, beside)
             time.sleep(2)
             begun = time.time()
             time.sleep(10)
@@ -137,7 +138,7 @@ def bulk(brief: bool) -> list[Figure]:
                 timeout_s=240,
             )
             ended = time.time()
-        log = _finished(deployment, serving)
+        log = _finished(deployment, serving) + beside.received()
         compared = _compared("bulk: quiet organisation", deployment, log, quiet, (begun, turned), (turned, ended))
         figures = _judged("bulk", deployment, log, duplicates_max=0)
     return [
@@ -305,6 +306,13 @@ def _attached() -> Iterator[Deployment]:
         yield deployment
 
 
+@contextmanager
+def _another_receiver(deployment: Deployment) -> Iterator[ReceiverProcess]:
+    certificate = deployment.authority.issue(addresses=["127.0.0.1"])
+    with ReceiverProcess(deployment.directory / "another receiver", certificate) as receiver:
+        yield receiver
+
+
 def _receivers(
     deployment: Deployment, count: int, *, uri: str | None = None, organisation: str = "default", **columns: object
 ) -> set[int]:
@@ -318,10 +326,11 @@ def _serve(deployment: Deployment) -> ClarionProcess:
     return deployment.serve("--role", "router", "--role", "delivery")
 
 
-def _wait_for_flow(deployment: Deployment) -> None:
+def _wait_for_flow(deployment: Deployment, receiver: ReceiverProcess | None = None) -> None:
     """Until requests arrive and nothing older than a moment waits."""
-    count = deployment.receiver.count()
-    deployment.receiver.wait_until(lambda now: now >= count + 50, timeout_s=60)
+    receiver = receiver or deployment.receiver
+    count = receiver.count()
+    receiver.wait_until(lambda now: now >= count + 50, timeout_s=60)
     deployment.wait_for_row(
         "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox WHERE captured_at < clock_timestamp() - interval '1 s') "
         "AND (SELECT count(*) FROM clarion.queue q JOIN clarion.receivers r ON r.id = q.receiver_id WHERE r.active) < 100"

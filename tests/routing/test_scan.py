@@ -82,6 +82,7 @@ def test_a_look_above_the_hidden_rows_finds_all_that_can_be_seen(
             if step[0] in {"begin", "write"}:
                 outbox.do(step)
         hidden.looked(running, outbox.last_id, began_above=began_above, complete=len(found) < limit)
+        assert not [row for rows in outbox.hidden.values() for row in rows if row <= hidden.decided]
         outbox.visible.difference_update(found)
 
 
@@ -109,3 +110,17 @@ def test_who_draws_an_id_while_a_look_is_under_way_is_not_passed_over() -> None:
             hidden.looked(frozenset({large, late}), 11, began_above=bool(hidden.owners), complete=True)
             assert hidden.upto < 11 or late in hidden.owners
         assert hidden.upto >= 10
+
+
+def test_when_the_large_transaction_has_ended_what_it_wrote_is_decided() -> None:
+    hidden, floor = HiddenRows(), ScanFloor()
+    for look in range(10):
+        hidden.looked(frozenset({7}), 100 * look, began_above=bool(hidden.owners), complete=True)
+    assert hidden.decided == 0
+    reached = hidden.upto
+    hidden.looked(frozenset({9}), 1000, began_above=False, complete=False)
+    assert hidden.decided == reached > 0
+    floor.decided(hidden.decided, lowest_waiting=5)
+    assert floor.floor == 4
+    floor.decided(hidden.decided, lowest_waiting=None)
+    assert floor.floor == reached

@@ -21,7 +21,7 @@ from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
 from clarion.routing.match import Index
-from clarion.routing.order import dominant, in_order, missing_predecessors, shared
+from clarion.routing.order import dominant, in_order, missing_predecessors, owner_of, shared
 from clarion.routing.scan import HiddenRows, ScanFloor
 from clarion.routing.stamp import Batch, Evaluate, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
@@ -32,6 +32,8 @@ UNASSIGNED = "unassigned"
 """Organisation of rows whose organisation column holds nothing usable: kept, and nobody else's."""
 
 _ORGANISATION_NAME_LENGTH_MAX = 200
+_MET_MAX = 1000
+"""Organisations remembered as met lately, beyond which old ones are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class RouterPolicy:
     poll_busy_s: float = 0.010
     poll_idle_s: float = 0.020
     busy_for_ns: int = 1_000_000_000
-    others_every_ns: int = 20_000_000
+    others_every_ns: int = 5_000_000
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0
@@ -84,6 +86,7 @@ class Router:
         self._others_floor = ScanFloor()
         self._look_at_others_ns = 0
         self._others_seen_ns: int | None = None
+        self._met_ns: dict[int | str | None, int] = {}
         self.batches_count = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -227,11 +230,15 @@ class Router:
         """The batch: the lowest rows, but no organisation takes all of it while others wait."""
         rows: Sequence[Captured] = look.rows
         if len(rows) < limit:
+            self._meet(rows)
             return in_order(rows)
         dominating = dominant(rows, limit // 2)
-        if dominating and (others := await self._others(look, dominating)):
-            self._others_seen_ns = self._clock.monotonic_ns()
-            rows = shared(rows, others, dominating, self._policy.shared_rows_max)
+        if dominating:
+            others = await self._others(look, dominating)
+            if others or self._met_lately(dominating):
+                self._others_seen_ns = self._clock.monotonic_ns()
+                others = others or [row for row in rows if owner_of(row) not in dominating]
+                rows = shared(rows, others, dominating, self._policy.shared_rows_max)
         # A full batch may cut a transaction in two, and with it rows that were drawn in the wrong order.
         whole = {row.outbox_id: row for row in rows}
         searched: set[int] = set()
@@ -239,6 +246,18 @@ class Router:
             searched.update(row.outbox_id for row in suspects)
             whole.update((row.outbox_id, row) for row in await self._store.predecessors(suspects))
         return in_order(whole.values())
+
+    def _meet(self, rows: Sequence[Captured]) -> None:
+        now_ns = self._clock.monotonic_ns()
+        self._met_ns.update(dict.fromkeys((owner_of(row) for row in rows), now_ns))
+        if len(self._met_ns) > _MET_MAX:
+            since_ns = now_ns - self._policy.shared_for_ns
+            self._met_ns = {owner: met_ns for owner, met_ns in self._met_ns.items() if met_ns > since_ns}
+
+    def _met_lately(self, dominating: Sequence[int | str | None]) -> bool:
+        """Whether others had rows shortly before: whose next one comes must not wait for a large batch."""
+        since_ns = self._clock.monotonic_ns() - self._policy.shared_for_ns
+        return any(met_ns > since_ns and owner not in dominating for owner, met_ns in self._met_ns.items())
 
     async def _others(self, look: Look, dominating: Sequence[int | str | None]) -> list[Captured]:
         """The lowest rows of all but the organisations whose bulk goes through; none if it is not yet time to look.
@@ -257,7 +276,9 @@ class Router:
         took_ns = self._clock.monotonic_ns() - begun_ns
         self._look_at_others_ns = begun_ns + took_ns + max(3 * took_ns, 0 if others else self._policy.others_every_ns)
         # The look came before: its snapshot is the older one, hence its xmin holds for this one too.
-        self._others_floor.looked(look.snapshot_xmin, others[0].outbox_id if others else None)
+        lowest = others[0].outbox_id if others else None
+        self._others_floor.looked(look.snapshot_xmin, lowest)
+        self._others_floor.decided(self._hidden.decided, lowest)
         self._others_floor.read(look.sequence_last)
         return others
 

@@ -18,6 +18,8 @@ class HiddenRows:
     """
 
     def __init__(self) -> None:
+        self.decided = 0
+        """Ids up to here are decided: the owners of a range have ended, and what is left of it can be seen."""
         self.upto = 0
         self.owners: frozenset[int] = frozenset()
         self._next_upto = 0
@@ -32,6 +34,8 @@ class HiddenRows:
         found all rows that it could see from there.
         """
         before, self._sequence_before = self._sequence_before, sequence_last
+        if self.owners and not self.owners & running:
+            self.decided = max(self.decided, self.upto)
         if not complete:
             self.upto = self._next_upto = 0
             self.owners = self._next_owners = frozenset()
@@ -60,6 +64,10 @@ class ScanFloor:
         self.floor = floor
         self._reading: int | None = None
         self._reading_xid: int | None = None
+
+    def decided(self, upto: int, lowest_waiting: int | None) -> None:
+        """A look above the floor found `lowest_waiting` first, when every row up to `upto` was decided."""
+        self.floor = max(self.floor, upto if lowest_waiting is None else min(upto, lowest_waiting - 1))
 
     def read(self, sequence_last: int) -> None:
         """Note the sequence's last value, as read before the batch statement whose xid `wrote` will give."""
