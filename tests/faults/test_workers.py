@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from typing import Self
 
@@ -126,3 +127,38 @@ def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_fli
         if request.message_id in seen:
             assert request.at < stored_at[request.json()["event_id"]], "sent again although its outcome was stored"
         seen.add(request.message_id)
+
+
+def test_a_frozen_worker_of_three_is_taken_over_and_does_nothing_when_it_wakes_but_begin_anew(
+    deployment: Deployment,
+) -> None:
+    with Load(deployment) as load:
+        first = deployment.serve("--role", "router", *DELIVERY)
+        second = deployment.serve(*DELIVERY, "--workers", "2")
+        wait_for_shares(deployment, 20, 22, 22)
+        more(deployment)
+        frozen = children_of(second.pid)[0]
+        os.kill(frozen, signal.SIGSTOP)
+        # Those of the others go on all the while; its own wait until its lease is over for certain.
+        more(deployment)
+        wait_for_shares(deployment, 32, 32)
+        deployment.wait_for_row(
+            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue q JOIN clarion.ledger l USING (position) "
+            "WHERE l.recorded_at < clock_timestamp() - interval '5 s')"
+        )
+        (ended,) = deployment.rows("SELECT count(*) FROM clarion.workers WHERE ended_at IS NOT NULL")
+        assert ended == (1,)
+        woken_at = time.time()
+        os.kill(frozen, signal.SIGCONT)
+        wait_for_shares(deployment, 20, 22, 22)
+        more(deployment)
+    deployment.wait_until_settled()
+    second.stop()
+    first.stop()
+    # Twice came only what was under way when it froze, and that before it woke.
+    seen: set[str] = set()
+    for request in deployment.check(committed_versions=dict(load.versions), duplicates_max=RECEIVERS * CONCURRENCY):
+        assert request.message_id not in seen or request.at < woken_at
+        seen.add(request.message_id)
+    ((live,),) = deployment.rows("SELECT count(*) FROM clarion.workers WHERE ended_at IS NULL")
+    assert live == 0, "whoever stops in good order ends its row"
