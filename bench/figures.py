@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+_INTERPRETER = (
+    f"interpreter: {platform.python_implementation()} {platform.python_version()}, {platform.python_build()[1]}"
+)
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class Figures:
                 }
                 for figure in measured
             ]
-            print(json.dumps({"figures": rows, "notes": list(notes)}))
+            print(json.dumps({"figures": rows, "notes": [*notes, _INTERPRETER]}))
             return
         print(f"{'name':52}{'value':>10} {'unit':14}{'floor':>9}{'goal':>9}{'largest':>10}  runs")
         for figure in measured:
@@ -65,7 +70,7 @@ class Figures:
                 f"{figure.name:52}{_text(figure.value):>10} {figure.unit:14}{_text(figure.floor):>9}{_text(figure.goal):>9}"
                 f"{_text(figure.largest):>10}  {' '.join(_text(value) for value in figure.runs)}"
             )
-        for note in notes:
+        for note in (*notes, _INTERPRETER):
             print(f"note: {note}")
 
 

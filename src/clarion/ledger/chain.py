@@ -14,6 +14,7 @@ guessed, and lets a payload be erased later while the chain still verifies.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 
 import orjson
@@ -34,14 +35,14 @@ def payload_digest(
     correlation_id: str | None,
 ) -> bytes:
     """32 bytes that stand for the payload inside a link."""
-    digest = sha256(salt)
+    parts = [salt]
     if old is not None:
-        digest.update(old.encode())
+        parts.append(old.encode())
     if new is not None:
-        digest.update(new.encode())
+        parts.append(new.encode())
     if actor_id is not None or actor_name is not None or correlation_id is not None:
-        digest.update(orjson.dumps([actor_id, actor_name, correlation_id]))
-    return digest.digest()
+        parts.append(orjson.dumps([actor_id, actor_name, correlation_id]))
+    return sha256(b"".join(parts)).digest()
 
 
 def since_1970_us(moment: datetime) -> int:
@@ -63,13 +64,24 @@ def link(
 
     `recorded_us` is its recorded_at in microseconds since 1970 UTC.
     """
-    parts = [previous]
-    for part in (
-        b"%d" % organisation_id,
-        b"%d" % change_id,
-        b"%d" % recorded_us,
-        *map(str.encode, (resource, action, object_id)),
-    ):
-        parts += (len(part).to_bytes(4, "big"), part)
-    parts.append(payload)
+    parts = (
+        previous,
+        _known(organisation_id),
+        _framed(b"%d" % change_id),
+        _known(recorded_us),
+        _known(resource),
+        _known(action),
+        _framed(object_id.encode()),
+        payload,
+    )
     return sha256(b"".join(parts)).digest()
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+@lru_cache(maxsize=4096)
+def _known(part: int | str) -> bytes:
+    """What comes again and again, framed."""
+    return _framed(str(part).encode())

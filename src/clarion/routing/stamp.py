@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
+from typing import NamedTuple
 
 from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest, since_1970_us
 from clarion.ledger.change import Captured
@@ -15,8 +16,7 @@ Evaluate = Callable[[Captured], object]
 """What is asked of a change that subscriptions match by resource and action. What it answers is not used yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(NamedTuple):
     """Where an organisation's chain ends: the number and the link of its last change."""
 
     change_id: int = 0
@@ -106,7 +106,8 @@ def stamp(
         lane = lane_of(row.resource, row.object_id)
         for subscription in subscriptions:
             subscription_id = subscription.subscription_id
-            sequence = sequences.get(subscription_id, numbers.sequences[subscription_id]) + 1
+            sequence = sequences.get(subscription_id)
+            sequence = (numbers.sequences[subscription_id] if sequence is None else sequence) + 1
             sequences[subscription_id] = sequence
             batch.queue_organisation_ids.append(organisation_id)
             batch.receiver_ids.append(subscription.receiver_id)
