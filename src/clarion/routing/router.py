@@ -45,12 +45,13 @@ class RouterPolicy:
     """
 
     batch_rows_max: int = 500
-    shared_rows_max: int = 100
+    shared_rows_max: int = 50
     shared_for_ns: int = 1_000_000_000
     poll_busy_s: float = 0.010
     poll_idle_s: float = 0.020
     busy_for_ns: int = 1_000_000_000
     others_every_ns: int = 5_000_000
+    others_dear_ns: int = 10_000_000
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0
@@ -262,8 +263,8 @@ class Router:
     async def _others(self, look: Look, dominating: Sequence[int | str | None]) -> list[Captured]:
         """The lowest rows of all but the organisations whose bulk goes through; none if it is not yet time to look.
 
-        Their floor lies above the bulk, so that looking past it is cheap; while an old transaction keeps that floor down,
-        looking takes no more than a quarter of the time.
+        Their floor lies above the bulk, so that looking past it is cheap; while an old transaction keeps that floor down and
+        makes it dear, looking takes no more than a quarter of the time.
         """
         if self._clock.monotonic_ns() < self._look_at_others_ns:
             return []
@@ -274,11 +275,14 @@ class Router:
         floor = max(self._floor.floor, self._others_floor.floor)
         others = await self._store.waiting_of_others(floor, self._policy.shared_rows_max, dominating)
         took_ns = self._clock.monotonic_ns() - begun_ns
-        self._look_at_others_ns = begun_ns + took_ns + max(3 * took_ns, 0 if others else self._policy.others_every_ns)
         # The look came before: its snapshot is the older one, hence its xmin holds for this one too.
         lowest = others[0].outbox_id if others else None
         self._others_floor.looked(look.snapshot_xmin, lowest)
         self._others_floor.decided(self._hidden.decided, lowest)
+        # What this look walked past the next one need not, if the floor rose.
+        dear = took_ns > self._policy.others_dear_ns and max(self._floor.floor, self._others_floor.floor) <= floor
+        wait_ns = max(3 * took_ns if dear else 0, 0 if others else self._policy.others_every_ns)
+        self._look_at_others_ns = begun_ns + took_ns + wait_ns
         self._others_floor.read(look.sequence_last)
         return others
 
