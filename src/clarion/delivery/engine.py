@@ -151,8 +151,7 @@ class Engine:
                 pass
             case _:
                 assert_never(happened)
-        rings_ns = self._timers.next_ns()
-        if rings_ns is not None and rings_ns <= now.monotonic_ns:
+        if self._timers.any_due(now.monotonic_ns):
             self._ring(now)
         self._pick(now)
         return self._effects
@@ -424,8 +423,7 @@ class Engine:
         """End an event that nobody wants any more; whether it was one."""
         if receiver.leaving or event.state not in (State.WAITING, State.READY):  # leaving: its next owner does it
             return False
-        unwanted = self._unwanted(receiver, event)
-        if unwanted is not None:
+        if (unwanted := self._unwanted(receiver, event)) is not None:
             self._settle(event, None, Ending(Status.CANCELLED, unwanted))
         return unwanted is not None
 
@@ -464,8 +462,7 @@ class Engine:
             self._set_timer(event, min(moments), now)
 
     def _leave_lane(self, receiver: Receiver, event: Event, now: Now) -> None:
-        following = receiver.lanes.remove(event.lane, event)
-        if following is not None:
+        if (following := receiver.lanes.remove(event.lane, event)) is not None:
             self._consider(receiver, following, now)
         elif receiver.lanes.head(event.lane) is None:
             self._load_rest(receiver, event.lane)
@@ -533,11 +530,9 @@ class Engine:
 
     def _next(self) -> Receiver | None:
         """Whose turn it is: first of those that were held back, if there is room for it now."""
-        if self._held_back:
-            held = next(iter(self._held_back))
-            if self._room.admits(held.pace):
-                del self._held_back[held]
-                return held
+        if self._held_back and self._room.admits((held := next(iter(self._held_back))).pace):
+            del self._held_back[held]
+            return held
         return self._turns.popleft() if self._turns else None
 
     def _release(self, event: Event, duration_ms: int | None) -> Receiver:

@@ -26,6 +26,10 @@ class Timers:
         """When the next one rings, if there is one."""
         return self._heap[0][0] if self._heap else None
 
+    def any_due(self, now_ns: int) -> bool:
+        """Whether the time of one has come."""
+        return bool(self._heap) and self._heap[0][0] <= now_ns
+
     def set(self, at_ns: int, waiting: Waiting) -> None:
         """Look at it then."""
         heappush(self._heap, (at_ns, next(self._numbers), waiting))
