@@ -127,15 +127,16 @@ class Router:
         look = await self._store.waiting(self._floor.floor, limit, self._hidden)
         if not look.began_above:
             self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
-        self._hidden.looked(
-            look.running, look.sequence_last, began_above=look.began_above, complete=len(look.rows) < limit
-        )
+        careful = bool(look.rows) and self._careful(look)
+        # A careful router may leave rows that it saw.
+        complete = len(look.rows) < limit and not careful
+        self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
         requests = await self._take_requests() if look.asked else 0
         if not look.rows:
             return requests
         self._floor.read(look.sequence_last)
         portion: Portion | None = None
-        if self._careful(look):
+        if careful:
             rows, portion = await self._choose_carefully(look, limit)
         else:
             rows = await self._choose(look, limit)

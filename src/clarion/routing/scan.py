@@ -28,10 +28,10 @@ class HiddenRows:
         self._sequence_before: int | None = None
 
     def looked(self, running: frozenset[int], sequence_last: int, *, began_above: bool, complete: bool) -> None:
-        """A look was made in whose snapshot these transactions ran, and whose rows are routed before the next look.
+        """A look was made in whose snapshot these transactions ran.
 
         `sequence_last` is the last id drawn, read during the look. `began_above`: it began above the range. `complete`: it
-        found all rows that it could see from there.
+        found all rows that it could see from there, and all of them are routed.
         """
         before, self._sequence_before = self._sequence_before, sequence_last
         if self.owners and not self.owners & running:

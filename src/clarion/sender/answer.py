@@ -70,6 +70,9 @@ class KeptHeaders:
 
     def of(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
         """As `kept_headers`; `headers` must not be changed afterwards."""
-        if headers is not self._headers and headers != self._headers:
-            self._headers, self._kept = headers, kept_headers(headers)
-        return self._kept
+        if headers is self._headers or headers == self._headers:
+            return self._kept
+        kept = kept_headers(headers)
+        if sum(len(name) + len(value) for name, value in headers) <= HEADERS_KEPT_BYTES_MAX:
+            self._headers, self._kept = headers, kept
+        return kept

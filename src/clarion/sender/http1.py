@@ -24,6 +24,8 @@ INTERIM_MAX = 16
 BODY_READ_BYTES_MAX = 64 * 1024
 BODY_KEPT_BYTES_MAX = 4 * 1024
 ANSWER_BYTES_MAX = 3 * 64 * 1024
+SEEN_BYTES_MAX = 8 * 1024
+"""Of an answer that is kept as an example for those to come."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TRANSFER_ENCODING = b"transfer-encoding"
 _HEAD_END = b"\r\n\r\n"
@@ -336,7 +338,8 @@ class Http1Connection(asyncio.BufferedProtocol):
     def _as_seen(self, data: memoryview) -> _Seen | None:
         """The complete answer as an example for those to come, if `data` is all of it and its head alone frames it."""
         if (
-            not self._keep
+            len(data) > SEEN_BYTES_MAX
+            or not self._keep
             or self._violation is not None
             or self._received_bytes != len(data)
             or self._interim_count > 0
