@@ -296,11 +296,12 @@ class Oracle:
                 right = attempt is None
             case (Status.EXPIRED, Reason.EXPIRED):
                 right = expires_at is not None and expires_at <= now.wall
+            # In the tables too: the engine may know too little of them, which would be a loss.
             case (Status.CANCELLED, Reason.RECEIVER_DELETED):
                 right = settings is None and row.receiver_id not in self._tables.receivers
             case (Status.CANCELLED, Reason.SUBSCRIPTION_DELETED):
-                # In the tables too: the engine may know too little of them, which would be a loss.
-                right = row.subscription_id not in {*view.configured.subscriptions, *self._tables.subscriptions}
+                known = row.subscription_id in view.configured.subscriptions
+                right = not known and row.subscription_id not in self._tables.subscriptions
             case (Status.CANCELLED, Reason.CANCELLED_BY_REQUEST):
                 right = row.event_id in self.cancelled
             case _:

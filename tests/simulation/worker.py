@@ -338,13 +338,12 @@ class ModelWorker:
         yield from self._learn(rows.version)
         if not limit:
             return False
-        full = len(rows.events) == limit
         if rows.events:
             self.apply(Loaded(rows.events))
-        seen = rows.events[-1].queue_id if rows.events else 0
-        self._tail.seen(cursor, seen if full else max(seen, rows.last_queue_id), more=full)
+        upto, more = rows.end(limit)
+        self._tail.seen(cursor, upto, more=more)
         # A claim that has caught up is read with the others from now on; the real worker looks again by itself soon.
-        return full or self._tail.catching_up or self._tail.next() is not cursor
+        return more or self._tail.catching_up or self._tail.next() is not cursor
 
     def _load_wanted(self, queue: ModelQueue) -> Loop:
         wanted = self._wanted[0]

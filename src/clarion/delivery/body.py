@@ -27,11 +27,10 @@ def render(event: Event) -> bytes:
     is_small = len(change.old or "") + len(change.new or "") <= _KEPT_LENGTH_MAX
     parts = _kept_parts(change) if is_small else _parts(change)
     head = f'{numbers}{parts.object},"sequence":{event.sequence}{parts.circumstances}'
-    body = f"{head}{parts.content}".encode()
+    body = f'{head},"changed":{parts.changed}{parts.data}'.encode()
     if len(body) <= BODY_BYTES_MAX:
         return body
-    changed, _ = _difference(change)
-    body = f'{head},"changed":{changed},"data":null,"previous":null,"data_omitted":true}}'.encode()
+    body = f'{head},"changed":{parts.changed},"data":null,"previous":null,"data_omitted":true}}'.encode()
     if len(body) <= BODY_BYTES_MAX:
         return body
     return f'{head},"changed":null,"data":null,"previous":null,"data_omitted":true}}'.encode()
@@ -42,7 +41,8 @@ class _Parts(NamedTuple):
 
     object: str
     circumstances: str
-    content: str
+    changed: str
+    data: str
 
 
 def _parts(change: Change) -> _Parts:
@@ -54,8 +54,12 @@ def _parts(change: Change) -> _Parts:
         f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{quote_timestamp(change.recorded_at)}'
         f',"actor":{_actor(change.actor_id, change.actor_name)}'
         f',"correlation_id":{"null" if change.correlation_id is None else quote(change.correlation_id)}',
-        f',"changed":{changed},"data":{data},"previous":{previous}}}',
+        changed,
+        f',"data":{data},"previous":{previous}}}',
     )
+
+
+_kept_parts = lru_cache(maxsize=1000)(_parts)
 
 
 def _difference(change: Change) -> tuple[str, str]:
@@ -69,9 +73,6 @@ def _difference(change: Change) -> tuple[str, str]:
     changed = [_name(name) for name in names]
     previous = [f"{_name(name)}:{bytes(old[name]).decode()}" for name in names if name in old]
     return f"[{','.join(changed)}]", f"{{{','.join(previous)}}}"
-
-
-_kept_parts = lru_cache(maxsize=1000)(_parts)
 
 
 @lru_cache(maxsize=1000)

@@ -19,7 +19,8 @@ from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
-_NO_ATTEMPT: Any = Attempt(*[None] * len(Attempt._fields))  # type: ignore[arg-type]  # the columns of an event without one
+_NO_ATTEMPT = Attempt._make([None] * len(Attempt._fields))
+"""The columns of an event without one."""
 
 
 class Rows(NamedTuple):
@@ -28,6 +29,15 @@ class Rows(NamedTuple):
     events: list[Event]
     version: int
     last_queue_id: int
+
+    def end(self, limit: int) -> tuple[int, bool]:
+        """Up to which queue id a read of `limit` rows has come, and whether it stopped there because of its limit.
+
+        What was passed over belongs to receivers whose rows are read apart: it is not to be scanned at each look.
+        """
+        found = self.events[-1].queue_id if self.events else 0
+        full = len(self.events) == limit
+        return (found if full else max(found, self.last_queue_id)), full
 
 
 class Queue:

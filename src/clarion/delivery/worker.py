@@ -399,14 +399,12 @@ class Worker:
         await self._learn(rows.version, reading)
         if not limit:
             return False
-        full = len(rows.events) == limit
         if rows.events:
             self._apply(Loaded(rows.events))
-        # Only after the engine has them: the cursor says what it knows. What was passed over belongs to receivers whose
-        # rows are read apart: not to be scanned at each look.
-        seen = rows.events[-1].queue_id if rows.events else 0
-        self._tail.seen(cursor, seen if full else max(seen, rows.last_queue_id), more=full)
-        return full or self._tail.catching_up
+        # Only after the engine has them: the cursor says what it knows.
+        upto, more = rows.end(limit)
+        self._tail.seen(cursor, upto, more=more)
+        return more or self._tail.catching_up
 
     async def _load_wanted(self, queue: Queue, reading: asyncpg.Connection) -> None:
         """Read what the engine asked for first.

@@ -41,7 +41,8 @@ class RouterPolicy:
     """How the router paces itself; times in seconds, those with `_ns` in nanoseconds.
 
     Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
-    the last `shared_for_ns`: whoever comes next waits for the batch under way.
+    the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
+    every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
     """
 
     batch_rows_max: int = 500

@@ -12,9 +12,8 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix of secrets, not one o
 _NEW_SECRET_BYTES = 32
 _DECODED_BYTES_MIN, _DECODED_BYTES_MAX = 24, 64
 _TEXT_LENGTH_MIN, _TEXT_LENGTH_MAX = 16, 128
-
-
 _BLOCK_BYTES = 64
+"""Of SHA-256."""
 
 
 class Key:
