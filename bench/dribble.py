@@ -23,16 +23,16 @@ import time
 from ipaddress import ip_network
 from pathlib import Path
 
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from clarion.core.system import SystemClock
+from clarion.sender.outcome import Attempt, Outcome
+from clarion.sender.send import Endpoint, Sender
+from tls import make_authority
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import uvloop  # noqa: E402 - after the path
-
-from clarion.core.system import SystemClock  # noqa: E402 - after the path
-from clarion.sender.outcome import Attempt, Outcome  # noqa: E402 - after the path
-from clarion.sender.send import Endpoint, Sender  # noqa: E402 - after the path
-from tls import make_authority  # noqa: E402 - after the path
-
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 DRIBBLES = (

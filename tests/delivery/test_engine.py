@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -192,8 +193,8 @@ class World:
         return ending.status, ending.reason
 
 
-def world(*, seed: int = 1, window: int = WINDOW, **settings: object) -> World:
-    receiver = ReceiverSettings(1, **settings)  # type: ignore[arg-type]  # any field, by its name
+def world(*, seed: int = 1, window: int = WINDOW, **settings: Any) -> World:
+    receiver = ReceiverSettings(1, **settings)
     made = World(Engine(Dice(seed), window=window, in_flight_max=32), {1: receiver}, {1: None})
     made.configure()
     return made

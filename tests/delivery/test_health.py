@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,9 @@ def test_only_the_first_failure_the_first_success_and_once_a_minute_are_told() -
 # ---------------------------------------------------------------- in the engine
 
 
-def claimed(stored: Failing | None = None, **settings: object) -> World:
+def claimed(stored: Failing | None = None, **settings: Any) -> World:
     """A world whose worker begins with what its predecessor stored of receiver 1."""
-    receiver = ReceiverSettings(1, retry_schedule_s=EVERY_HOUR, **settings)  # type: ignore[arg-type]  # any field, by its name
+    receiver = ReceiverSettings(1, retry_schedule_s=EVERY_HOUR, **settings)
     w = World(Engine(Dice(1), window=100, in_flight_max=16), {1: receiver}, {1: None})
     w.tell(ShardsReleased(range(64)))
     w.configure()
