@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt, Outcome
+from clarion.sender.policy import Policy
 from clarion.sender.send import Endpoint, Sender
 from tls import make_authority
 
@@ -64,7 +65,7 @@ def _begin(sender: Sender, uri: str, receiver_id: int, timeout_s: int) -> asynci
 
 async def measure(port: int, ca_file: Path, receivers: int, timeout_s: int, every_s: float) -> dict[str, float]:
     """Memory in KiB per dribbling request; how late deadlines were and how long healthy requests took, in ms."""
-    sender = Sender(SystemClock(), allowed_networks=[ip_network("127.0.0.0/8")], ca_file=ca_file)
+    sender = Sender(SystemClock(), policy=Policy((ip_network("127.0.0.0/8"),)), ca_file=ca_file)
     uri = f"https://127.0.0.1:{port}"
     healthy_ms: list[float] = []
     try:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt, Outcome
+from clarion.sender.policy import Policy
 from clarion.sender.send import Endpoint, Sender
 from tls import make_authority
 
@@ -181,7 +182,7 @@ async def measure(port: int, ca_file: Path, options: argparse.Namespace) -> dict
         None,
     )
     body = b"x" * options.body
-    sender = Sender(SystemClock(), allowed_networks=[ip_network("127.0.0.0/8")], ca_file=ca_file)
+    sender = Sender(SystemClock(), policy=Policy((ip_network("127.0.0.0/8"),)), ca_file=ca_file)
     try:
         await sender_us(sender, endpoint, options.connections, 500, body)
         ours = [await sender_us(sender, endpoint, options.connections, options.requests, body) for _ in range(ROUNDS)]

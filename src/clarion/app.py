@@ -186,6 +186,7 @@ async def run_engine(
     """Router and delivery (those of `roles_wanted`) in this event loop, until `stopping`."""
     from clarion.delivery.run import run_delivery
     from clarion.routing.router import run_router
+    from clarion.sender.policy import Policy
     from clarion.sender.seal import Sealer
     from clarion.sender.send import Sender
 
@@ -201,7 +202,7 @@ async def run_engine(
             run_router(engine, login, clock, random, stopping, working=lambda active: working("router", active))
         )
     if "delivery" in roles_wanted:
-        sender = Sender(clock, allowed_networks=settings.allowed_networks, ca_file=settings.ca_file)
+        sender = Sender(clock, policy=Policy(settings.allowed_networks), ca_file=settings.ca_file)
         jobs.append(
             run_delivery(
                 engine,

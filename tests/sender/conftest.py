@@ -15,6 +15,7 @@ import pytest_asyncio
 import uvloop
 
 from clarion.core.system import SystemClock
+from clarion.sender.policy import Policy
 from clarion.sender.send import Sender
 from sender.posting import LOOPBACK, Post, Receivers
 from tls import make_authority
@@ -67,6 +68,6 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest_asyncio.fixture
 async def post(receivers: Receivers) -> AsyncIterator[Post]:
-    sender = Sender(SystemClock(), allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
+    sender = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
     yield Post(sender)
     await sender.close()

@@ -13,7 +13,6 @@ from clarion.sender.address import (
     AddressNotAllowed,
     Network,
     UriRefused,
-    check_answers,
     forbidden_reason,
     parse_webhook_uri,
 )
@@ -24,6 +23,15 @@ def _words(text: str) -> list[str]:
 
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+def outside(_host: str, _port: int) -> tuple[Network, ...]:
+    return ()
+
+
+def inside(_host: str, _port: int) -> tuple[Network, ...]:
+    return LOOPBACK
+
 
 FORBIDDEN_V4 = _words(
     """
@@ -100,18 +108,6 @@ def test_ipv6_is_denied_outside_global_unicast(address: IPv6Address) -> None:
         assert address in ip_network("2000::/3")
 
 
-def test_one_forbidden_answer_among_many_is_enough() -> None:
-    public = [ip_address(f"8.8.{number}.1") for number in range(49)]
-    check_answers(public, ())
-    for bad in ("127.0.0.1", "fe80::1", "169.254.169.254"):
-        with pytest.raises(AddressNotAllowed):
-            check_answers([*public, ip_address(bad)], ())
-    with pytest.raises(AddressNotAllowed):
-        check_answers([], ())
-    with pytest.raises(AddressNotAllowed):
-        check_answers(public, LOOPBACK, only_allowed=True)
-
-
 @pytest.mark.parametrize(
     ("uri", "host", "port", "target", "authority"),
     [
@@ -128,7 +124,7 @@ def test_one_forbidden_answer_among_many_is_enough() -> None:
     ],
 )
 def test_good_uris_come_apart_as_written(uri: str, host: str, port: int, target: str, authority: str) -> None:
-    parsed = parse_webhook_uri(uri, ())
+    parsed = parse_webhook_uri(uri)
     assert (parsed.host, parsed.port, parsed.target, parsed.authority) == (host, port, target, authority)
     assert not parsed.only_allowed
 
@@ -181,7 +177,7 @@ def test_malformed_uris_are_refused_with_a_reason(uri: str) -> None:
         if allowed and uri.startswith("https://hooks.example:") and uri[22:-1] in _NUMERIC_PORTS:
             continue  # with an allowed network, other ports are decided by what the name resolves to
         with pytest.raises(UriRefused) as refused:
-            parse_webhook_uri(uri, allowed)
+            parse_webhook_uri(uri, inside if allowed else outside)
         assert refused.value.code is Code.INVALID_INPUT
         assert refused.value.field == "input.webhookUri"
         assert refused.value.message
@@ -207,25 +203,25 @@ FORBIDDEN_HOSTS = _words(
 @pytest.mark.parametrize("host", FORBIDDEN_HOSTS)
 def test_everything_about_an_address_is_refused_with_one_text(host: str) -> None:
     with pytest.raises(AddressNotAllowed) as refused:
-        parse_webhook_uri(f"https://{host}/", ())
+        parse_webhook_uri(f"https://{host}/")
     assert refused.value.message == "this destination is not allowed"
     assert refused.value.code is Code.ADDRESS_NOT_ALLOWED
     with pytest.raises((AddressNotAllowed, UriRefused)):
-        parse_webhook_uri(f"https://user@{host}/", ())
+        parse_webhook_uri(f"https://user@{host}/")
 
 
 def test_allowed_networks_open_any_port_on_their_literals_only() -> None:
-    assert parse_webhook_uri("https://127.0.0.1:5432/", LOOPBACK).only_allowed
-    assert not parse_webhook_uri("https://127.0.0.1/", LOOPBACK).only_allowed
+    assert parse_webhook_uri("https://127.0.0.1:5432/", inside).only_allowed
+    assert not parse_webhook_uri("https://127.0.0.1/", inside).only_allowed
     with pytest.raises(AddressNotAllowed):
-        parse_webhook_uri("https://10.0.0.1/", LOOPBACK)
+        parse_webhook_uri("https://10.0.0.1/", inside)
     with pytest.raises(UriRefused, match="port 5432"):
-        parse_webhook_uri("https://8.8.8.8:5432/", LOOPBACK)
+        parse_webhook_uri("https://8.8.8.8:5432/", inside)
 
 
 @pytest.mark.parametrize("uri", ["https://localhost/", "https://intranet/", "https://hooks.example:9000/"])
 def test_with_allowed_networks_inside_names_and_other_ports_depend_on_their_answers(uri: str) -> None:
-    assert parse_webhook_uri(uri, LOOPBACK).only_allowed
+    assert parse_webhook_uri(uri, inside).only_allowed
 
 
 @example("https://1.1.1.1:443")
@@ -237,9 +233,8 @@ def test_with_allowed_networks_inside_names_and_other_ports_depend_on_their_answ
     )
 )
 def test_any_text_gives_a_safe_target_or_a_typed_refusal(text: str) -> None:
-    allowed: tuple[Network, ...] = ()
     try:
-        target = parse_webhook_uri(text, allowed)
+        target = parse_webhook_uri(text)
     except (UriRefused, AddressNotAllowed):
         return
     assert text.lower().startswith("https://")
@@ -253,4 +248,4 @@ def test_any_text_gives_a_safe_target_or_a_typed_refusal(text: str) -> None:
         assert forbidden_reason(target.literal, ()) is None
     else:
         assert not target.host.rpartition(".")[2].isdigit()
-    assert parse_webhook_uri(f"https://{target.authority}{target.target}", ()) == target
+    assert parse_webhook_uri(f"https://{target.authority}{target.target}") == target

@@ -21,7 +21,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-TARGET = parse_webhook_uri("https://hooks.example:8443/a?b=c", ())
+TARGET = parse_webhook_uri("https://hooks.example:8443/a?b=c")
 
 
 def _received(data: bytes) -> tuple[h11.Request, list[tuple[bytes, bytes]], bytes]:

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from clarion.sender.address import AddressNotAllowed, UriRefused
+from clarion.sender.policy import Policy
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, check_uri, resolve
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -31,28 +32,28 @@ async def test_a_lookup_beyond_its_budget_is_our_failure() -> None:
 
 
 async def test_a_name_that_does_not_resolve_today_is_accepted_with_a_warning() -> None:
-    [warning] = await check_uri("https://whoknows.where.this.leads", ())
+    [warning] = await check_uri("https://whoknows.where.this.leads", Policy())
     assert warning.code == "NAME_NOT_RESOLVED"
     assert "whoknows.where.this.leads" in warning.message
 
 
 async def test_public_literals_are_accepted_without_warning() -> None:
-    assert await check_uri("https://8.8.8.8/hook", ()) == []
+    assert await check_uri("https://8.8.8.8/hook", Policy()) == []
 
 
 async def test_localhost_is_accepted_on_any_port_only_if_its_addresses_are_allowed() -> None:
-    assert await check_uri("https://localhost:9000/", LOOPBACK) == []
+    assert await check_uri("https://localhost:9000/", Policy(LOOPBACK)) == []
     for allowed in ((), (ip_network("10.0.0.0/8"),), (ip_network("127.0.0.2/32"),)):
         with pytest.raises(AddressNotAllowed):
-            await check_uri("https://localhost/", allowed)
+            await check_uri("https://localhost/", Policy(allowed))
 
 
 async def test_another_port_on_a_name_outside_is_a_matter_of_the_port_whatever_it_resolves_to() -> None:
     for allowed in ((), LOOPBACK):
         with pytest.raises(UriRefused, match="port 9000"):
-            await check_uri("https://whoknows.where.this.leads:9000/", allowed)
+            await check_uri("https://whoknows.where.this.leads:9000/", Policy(allowed))
 
 
 async def test_an_inside_name_that_does_not_resolve_is_refused_like_one_that_resolves_elsewhere() -> None:
     with pytest.raises(AddressNotAllowed):
-        await check_uri("https://printer.local/", LOOPBACK)
+        await check_uri("https://printer.local/", Policy(LOOPBACK))

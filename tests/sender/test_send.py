@@ -22,6 +22,7 @@ import uvloop
 from clarion.core.errors import EnvironmentRefused
 from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt, Outcome
+from clarion.sender.policy import Policy
 from clarion.sender.send import Sender
 from clarion_receive import Webhook
 from sender.posting import LOOPBACK, SECRET, Post, Receivers
@@ -223,7 +224,7 @@ async def test_what_policy_forbids_is_blocked_with_one_text_even_if_planted(post
 async def test_a_name_that_resolves_to_a_forbidden_address_is_blocked(receivers: Receivers) -> None:
     """`localhost` passes the syntax as some network is allowed, its answer is not in it."""
     allowed = [ip_network("127.0.0.2/32"), ip_network("10.0.0.0/8")]
-    sender = Sender(SystemClock(), allowed_networks=allowed, ca_file=receivers.ca_file)
+    sender = Sender(SystemClock(), policy=Policy(tuple(allowed)), ca_file=receivers.ca_file)
     try:
         attempt = await Post(sender)(receivers.uri("/echo", "localhost", "localhost"))
     finally:
@@ -425,8 +426,8 @@ async def test_the_environment_has_no_say(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     monkeypatch.setenv("SSL_CERT_FILE", str(receivers.ca_file))
-    trusting = Sender(SystemClock(), allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
-    strict = Sender(SystemClock(), allowed_networks=LOOPBACK, ca_file=None)
+    trusting = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
+    strict = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=None)
     try:
         assert (await Post(trusting)(receivers.uri("/echo"))).outcome is Outcome.SUCCEEDED
         assert (await Post(strict)(receivers.uri("/echo"))).outcome is Outcome.TLS_FAILED
@@ -440,7 +441,7 @@ async def test_a_missing_authority_file_is_the_operators_error(tmp_path: Path) -
     (tmp_path / "empty.pem").write_text("nothing")
     for name in ("missing.pem", "empty.pem"):
         with pytest.raises(EnvironmentRefused, match=name):
-            Sender(SystemClock(), allowed_networks=(), ca_file=tmp_path / name)
+            Sender(SystemClock(), policy=Policy(), ca_file=tmp_path / name)
 
 
 def _open_sockets() -> set[str]:
@@ -454,7 +455,7 @@ def _open_sockets() -> set[str]:
 
 async def test_closing_ends_what_is_under_way_as_ours_and_leaves_nothing_open(receivers: Receivers) -> None:
     before = _open_sockets()
-    sender = Sender(SystemClock(), allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
+    sender = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
     post = Post(sender)
     await post(receivers.uri("/echo"))
     hanging = [post.begin(receivers.uri(path), concurrency=1) for path in ("/hang", "/hang")]
@@ -506,7 +507,7 @@ async def test_a_deadline_that_passed_while_this_process_stood_still_is_not_held
     receivers: Receivers,
 ) -> None:
     clock = StillClock()
-    sender = Sender(clock, allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
+    sender = Sender(clock, policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
     try:
         hanging = Post(sender).begin(receivers.uri("/hang"), timeout_s=5)
         clock.jump_ns = 60_000_000_000
@@ -519,7 +520,7 @@ async def test_a_deadline_that_passed_while_this_process_stood_still_is_not_held
 
 async def test_idle_connections_close_after_two_minutes_and_old_ones_after_ten(receivers: Receivers) -> None:
     clock = StillClock()
-    sender = Sender(clock, allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
+    sender = Sender(clock, policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
     post = Post(sender)
     try:
         first = _seen(await post(receivers.uri("/echo")))["connection"]
@@ -542,7 +543,7 @@ async def test_idle_connections_close_after_two_minutes_and_old_ones_after_ten(r
 
 def test_the_sender_runs_on_the_loop_it_was_made_in(receivers: Receivers) -> None:
     async def once() -> Outcome:
-        sender = Sender(SystemClock(), allowed_networks=LOOPBACK, ca_file=receivers.ca_file)
+        sender = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
         try:
             return (await Post(sender)(receivers.uri("/echo"))).outcome
         finally:

@@ -14,7 +14,7 @@ from clarion.api.loaders import Loaders
 from clarion.api.session import Session
 from clarion.core.clock import Random
 from clarion.registry.resources import Resource
-from clarion.sender.address import Network
+from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
 
 
@@ -24,7 +24,7 @@ class Services:
 
     sealer: Sealer
     random: Random
-    allowed_networks: Sequence[Network]
+    policy: Policy
 
 
 @dataclass(slots=True)

@@ -183,7 +183,7 @@ class ReceiverMutations:
         values = given(input, _VALUES, null_is_default=True)
         drafts = [HeaderDraft(header.key, header.value) for header in input.headers or []]
         services = context.services
-        change = await receivers.check_receiver(values, drafts, services.allowed_networks)
+        change = await receivers.check_receiver(values, drafts, services.policy)
         async with context.changing() as connection:
             record, secret = await receivers.create_receiver(
                 connection, context.principal, change, services.sealer, services.random
@@ -200,7 +200,7 @@ class ReceiverMutations:
         key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
         values: dict[str, Any] = given(input, _VALUES)
         services = context.services
-        change = await receivers.check_receiver(values, (), services.allowed_networks)
+        change = await receivers.check_receiver(values, (), services.policy)
         async with context.changing() as connection:
             record = await receivers.update_receiver(connection, context.principal, key, etag, change, services.sealer)
         return _payload(receiver_of(record, own_secret=change.shared_secret), change.warnings)

@@ -22,6 +22,7 @@ from clarion.core.errors import StoreUnavailable
 from clarion.core.settings import Settings
 from clarion.database import tables
 from clarion.database.address import DatabaseAddress
+from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
 
 CONNECTIONS_KEPT = 5
@@ -72,7 +73,7 @@ async def serve_api(
         role = await _api_role(engine)
         source = SchemaSource(engine, role, clock)
         await source.refresh()
-        services = Services(sealer, random, settings.allowed_networks)
+        services = Services(sealer, random, Policy(settings.allowed_networks))
         app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clarion.core.errors import UsageInvalid
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
@@ -44,9 +45,35 @@ class Settings(BaseSettings):
     secret_key_file: Path | None = Field(
         None, description="Key-encryption key, 32 bytes in base64; default `secret.key` in the data directory"
     )
+    environment: str | None = Field(
+        None,
+        description="Which environment of the environments file this deployment is; its egress rules are kept by this name",
+    )
+    environments_file: Path | None = Field(
+        None, description="TOML file with the environments, their application URLs and their egress addresses"
+    )
+    source_addresses: Annotated[tuple[Address, ...], NoDecode] = Field(
+        (), description="Local addresses that requests leave from; default: the environment's egress addresses"
+    )
+    source_addresses_translated: bool = Field(
+        default=False,
+        description="The egress addresses belong to a NAT behind this host: only CLARION_SOURCE_ADDRESSES are bound",
+    )
+    egress_proxy: SecretStr | None = Field(
+        None, description="HTTP proxy that requests go through by CONNECT: http://[user:password@]host:port"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
 
-    @field_validator("database_url", "bootstrap_api_key", "ca_file", "secret_key_file", mode="before")
+    @field_validator(
+        "database_url",
+        "bootstrap_api_key",
+        "ca_file",
+        "secret_key_file",
+        "environment",
+        "environments_file",
+        "egress_proxy",
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -56,6 +83,12 @@ class Settings(BaseSettings):
     def _networks(cls, value: object) -> object:
         parts = _split(value)
         return tuple(ip_network(part) for part in parts) if isinstance(parts, list) else parts
+
+    @field_validator("source_addresses", mode="before")
+    @classmethod
+    def _addresses(cls, value: object) -> object:
+        parts = _split(value)
+        return tuple(ip_address(part) for part in parts) if isinstance(parts, list) else parts
 
     @field_validator("bootstrap_api_key")
     @classmethod

@@ -21,7 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import CIDR, JSONB
 from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(schema="clarion")
@@ -163,6 +163,11 @@ receivers = Table(
     Column("signatures", ARRAY(Text), nullable=False),
     _bytes("shared_secret_sealed"),
     _text("shared_secret_hint"),
+    _bytes("previous_secret_sealed", nullable=True),
+    _moment("previous_secret_until", nullable=True),
+    _text("ca_certificates", nullable=True),
+    _text("client_certificate", nullable=True),
+    _bytes("client_key_sealed", nullable=True),
     _text("etag"),
     _moment("created"),
     _moment("updated"),
@@ -200,6 +205,32 @@ subscriptions = Table(
     _number("created_by_id", nullable=True),
     _number("updated_by_id", nullable=True),
     _moment("deleted", nullable=True),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    _key(),
+    _bytes("public_key"),
+    _bytes("private_key_sealed"),
+    _moment("created"),
+    _moment("signs_from"),
+    _moment("signs_until", nullable=True),
+)
+
+egress_rules = Table(
+    "egress_rules",
+    metadata,
+    _key(),
+    _number("organisation_id"),
+    _text("environment"),
+    _text("host", nullable=True),
+    Column("network", CIDR, nullable=False),
+    Column("port", Integer, nullable=False),
+    _text("note"),
+    _text("etag"),
+    _moment("created"),
+    _number("created_by_id", nullable=True),
 )
 
 activations = Table(

@@ -22,8 +22,8 @@ from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
 from clarion.registry import fields, rows
 from clarion.registry.fields import Field, refused
 from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
-from clarion.sender.address import Network
 from clarion.sender.endpoint import secret_binding
+from clarion.sender.policy import Policy
 from clarion.sender.resolve import UriWarning, check_uri
 from clarion.sender.seal import Sealer, SecretUnreadable
 from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
@@ -106,9 +106,7 @@ class ReceiverChange:
         return f"ReceiverChange({sorted(self.values)})"
 
 
-async def check_receiver(
-    given: Mapping[str, Any], headers: Sequence[HeaderDraft], allowed_networks: Sequence[Network]
-) -> ReceiverChange:
+async def check_receiver(given: Mapping[str, Any], headers: Sequence[HeaderDraft], policy: Policy) -> ReceiverChange:
     """The given values (by column, and `shared_secret`), checked. Takes up to 2 s for the lookup of a host's name.
 
     To be called outside of any transaction. Never contacts the receiver. Raises RequestRefused naming the input:
@@ -119,7 +117,7 @@ async def check_receiver(
     drafts = check_headers(headers)
     warnings: tuple[UriWarning, ...] = ()
     if "webhook_uri" in values:
-        warnings = tuple(await check_uri(values["webhook_uri"], allowed_networks))
+        warnings = tuple(await check_uri(values["webhook_uri"], policy))
     if "active" in values:
         values["disabled_reason"] = None if values["active"] else "MANUAL"
     return ReceiverChange(values, drafts, secrets.get("shared_secret"), warnings)

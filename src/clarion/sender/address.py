@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -19,6 +19,7 @@ from clarion.core.errors import Code, RequestRefused
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+Excepted = Callable[[str, int], Sequence[Network]]
 
 URI_LENGTH_MAX = 2048
 HOST_LENGTH_MAX = 253
@@ -158,46 +159,32 @@ def in_networks(address: Address, networks: Sequence[Network]) -> bool:
     )
 
 
-def check_answers(addresses: Iterable[Address], allowed: Sequence[Network], *, only_allowed: bool = False) -> None:
-    """Return if every address may be sent to, and there is at least one. Raises AddressNotAllowed.
-
-    One forbidden address among many is enough: which one is used is up to the sender of the answers.
-    `only_allowed` as in `Target`.
-    """
-    checked = list(addresses)
-    if not checked:
-        raise AddressNotAllowed
-    for address in checked:
-        if only_allowed and not in_networks(address, allowed):
-            raise AddressNotAllowed
-        if forbidden_reason(address, allowed) is not None:
-            raise AddressNotAllowed
-
-
-def parse_webhook_uri(text: str, allowed: Sequence[Network]) -> Target:
+def parse_webhook_uri(text: str, excepted: Excepted = lambda _host, _port: ()) -> Target:
     """The parts of a webhook URI that may be registered.
 
-    Raises UriRefused for syntax, scheme and port, AddressNotAllowed for forbidden literals, numeric disguises
-    and names of inside networks. While `allowed` is not empty, such names and other ports are let through with
-    `only_allowed` set, for the caller to hold the answers of the resolver against.
+    `excepted` tells the networks that a host and port may be in although the table forbids them. Raises UriRefused for
+    syntax, scheme and port, AddressNotAllowed for forbidden literals, numeric disguises and names of inside networks.
+    Where some network is excepted, such names and other ports are let through with `only_allowed` set, for the caller to
+    hold the answers of the resolver against.
     """
     authority, target = _split_uri(text)
     host, port, bracketed = _split_authority(authority)
     literal = _ipv6(host) if bracketed else _ipv4(host)
     if literal is not None:
         host = str(literal)
-        inside = in_networks(literal, allowed)
-        if forbidden_reason(literal, allowed) is not None:
+        networks = excepted(host, port)
+        if forbidden_reason(literal, networks) is not None:
             raise AddressNotAllowed
-        if port not in PORTS and not inside:
+        if port not in PORTS and not in_networks(literal, networks):
             raise _port_refused(port)
         return Target(host, port, target, literal, only_allowed=port not in PORTS)
     host = _ascii_host(host)
+    networks = excepted(host, port)
     only_allowed = _is_inside_name(host)
-    if only_allowed and not allowed:
+    if only_allowed and not networks:
         raise AddressNotAllowed
     if port not in PORTS:
-        if not allowed:
+        if not networks:
             raise _port_refused(port)
         only_allowed = True
     return Target(host, port, target, None, only_allowed)

@@ -10,15 +10,15 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import cast
 
 from clarion.core.errors import EnvironmentRefused
-from clarion.sender.address import Address, AddressNotAllowed, Network, Target
+from clarion.sender.address import Address, AddressNotAllowed, Target
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
 from clarion.sender.outcome import Failure, Outcome
+from clarion.sender.policy import Policy
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, addresses_of
 
 CONNECT_BUDGET_S = 5.0
@@ -103,8 +103,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 class Opener:
     """Opens connections under one address policy and one TLS context."""
 
-    def __init__(self, allowed: Sequence[Network], ca_file: Path | None) -> None:
-        self._allowed = tuple(allowed)
+    def __init__(self, policy: Policy, ca_file: Path | None) -> None:
+        self.policy = policy
         self._context = tls_context(ca_file)
         self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
 
@@ -115,7 +115,7 @@ class Opener:
         to the next after a failure. Takes at most 2 s for the name and 5 s for the rest. Raises OpeningFailed.
         """
         try:
-            addresses = await addresses_of(target, self._allowed)
+            addresses = await addresses_of(target, self.policy)
         except AddressNotAllowed:
             raise OpeningFailed(BLOCKED) from None
         except NameNotResolved as error:

@@ -13,12 +13,10 @@ from ipaddress import IPv4Address, IPv6Address
 from clarion.sender.address import (
     Address,
     AddressNotAllowed,
-    Network,
     Target,
-    check_answers,
-    parse_webhook_uri,
     refusal_of_answers,
 )
+from clarion.sender.policy import Policy
 
 RESOLVE_BUDGET_S = 2.0
 LOOKUPS_AT_ONCE_MAX = 64
@@ -115,26 +113,26 @@ def _translate(error: OSError | UnicodeError) -> NameNotResolved | ResolverFaile
     return ResolverFailed(error.strerror or "the lookup failed")
 
 
-async def addresses_of(target: Target, allowed: Sequence[Network]) -> list[Address]:
+async def addresses_of(target: Target, policy: Policy) -> list[Address]:
     """The checked addresses of a target: its literal, or every answer of one lookup.
 
     Raises NameNotResolved, ResolverFailed, or AddressNotAllowed if any one answer is forbidden.
     """
     addresses = [target.literal] if target.literal is not None else await resolve(target.host, target.port)
-    check_answers(addresses, allowed, only_allowed=target.only_allowed)
+    policy.check(target, addresses)
     return addresses
 
 
-async def check_uri(text: str, allowed: Sequence[Network]) -> list[UriWarning]:
+async def check_uri(text: str, policy: Policy) -> list[UriWarning]:
     """Warnings about a webhook URI that may be registered; empty when there is nothing to say.
 
     Takes at most the resolver's budget of 2 s. A name that does not resolve today is accepted with the warning
     NAME_NOT_RESOLVED, unless it is acceptable only by its addresses (inside names, other ports).
     Raises UriRefused or AddressNotAllowed.
     """
-    target = parse_webhook_uri(text, allowed)
+    target = policy.parse(text)
     try:
-        await addresses_of(target, allowed)
+        await addresses_of(target, policy)
     except AddressNotAllowed:
         raise refusal_of_answers(target) from None
     except (NameNotResolved, ResolverFailed):

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from clarion.core.clock import Clock, Now
 from clarion.core.errors import RequestRefused
-from clarion.sender.address import Network, parse_webhook_uri
 from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_after_s
 from clarion.sender.connection import BLOCKED, Opener
 from clarion.sender.outcome import Attempt, Failure, Outcome
+from clarion.sender.policy import Policy
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
 
@@ -70,14 +70,13 @@ class _Receiver:
 class Sender:
     """Sends requests to receivers. Made inside a running event loop, ended by `close`."""
 
-    def __init__(self, clock: Clock, *, allowed_networks: Sequence[Network], ca_file: Path | None) -> None:
-        """`allowed_networks` may be sent to although policy forbids them; `ca_file` adds authorities (PEM).
+    def __init__(self, clock: Clock, *, policy: Policy, ca_file: Path | None) -> None:
+        """`policy` says where requests may go; `ca_file` adds authorities (PEM).
 
         Raises EnvironmentRefused when `ca_file` cannot be used.
         """
         self._clock = clock
-        self._allowed = tuple(allowed_networks)
-        self._opener = Opener(self._allowed, ca_file)
+        self._opener = Opener(policy, ca_file)
         self._loop = asyncio.get_running_loop()
         self._receivers: dict[int, _Receiver] = {}
         self._retired: list[Pool] = []
@@ -131,6 +130,17 @@ class Sender:
             return
         receiver.pool.submit(exchange)
 
+    def set_policy(self, policy: Policy) -> None:
+        """Hold all that is sent from now on to `policy`. Connections opened under another one are not used again."""
+        if policy == self._opener.policy:
+            return
+        self._opener.policy = policy
+        for receiver in self._receivers.values():
+            if receiver.pool is not None:
+                receiver.pool.retire()
+                self._retired.append(receiver.pool)
+        self._receivers.clear()
+
     async def close(self) -> None:
         """End all attempts (as OVERLOADED, not counting against receivers) and all connections."""
         self._closed = True
@@ -154,7 +164,7 @@ class Sender:
         template: RequestTemplate | None = None
         target = None
         try:
-            target = parse_webhook_uri(endpoint.uri, self._allowed)
+            target = self._opener.policy.parse(endpoint.uri)
             template = request_template(
                 target, endpoint.content_type, endpoint.headers, endpoint.secrets, endpoint.signatures
             )
