@@ -65,7 +65,9 @@ def _begin(sender: Sender, uri: str, receiver_id: int, timeout_s: int) -> asynci
 
 async def measure(port: int, ca_file: Path, receivers: int, timeout_s: int, every_s: float) -> dict[str, float]:
     """Memory in KiB per dribbling request; how late deadlines were and how long healthy requests took, in ms."""
-    sender = Sender(SystemClock(), policy=Policy((ip_network("127.0.0.0/8"),)), ca_file=ca_file)
+    sender = Sender(
+        SystemClock(), policy=Policy((ip_network("127.0.0.0/8"),)), ca_file=ca_file, connections_per_host=1000
+    )
     uri = f"https://127.0.0.1:{port}"
     healthy_ms: list[float] = []
     try:

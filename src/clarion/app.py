@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psycopg
@@ -22,6 +22,9 @@ from clarion.database.check import check_server, connect
 from clarion.database.embedded import EmbeddedServer
 from clarion.database.migrate import adopt, assert_migrated, identity_mismatch, migrate
 from clarion.database.roles import Roles, read_roles
+
+if TYPE_CHECKING:
+    from clarion.sender.route import Route
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +144,14 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
+def egress_route(settings: Settings) -> Route:
+    """How connections to receivers leave. Raises UsageInvalid for a proxy that cannot be used."""
+    from clarion.sender.route import Route, parse_proxy
+
+    proxy = settings.egress_proxy
+    return Route(settings.source_addresses, None if proxy is None else parse_proxy(proxy.get_secret_value()))
+
+
 # ---------------------------------------------------------------- the roles of one process
 
 
@@ -202,7 +213,13 @@ async def run_engine(
             run_router(engine, login, clock, random, stopping, working=lambda active: working("router", active))
         )
     if "delivery" in roles_wanted:
-        sender = Sender(clock, policy=Policy(settings.allowed_networks), ca_file=settings.ca_file)
+        sender = Sender(
+            clock,
+            policy=Policy(settings.allowed_networks),
+            ca_file=settings.ca_file,
+            route=egress_route(settings),
+            connections_per_host=settings.connections_per_host,
+        )
         jobs.append(
             run_delivery(
                 engine,

@@ -123,6 +123,8 @@ class Deployment:
             "CLARION_SECRET_KEY_FILE": str(self.directory / "secret.key"),
             "CLARION_CA_FILE": str(self.authority.ca_file),
             "CLARION_ALLOWED_NETWORKS": "127.0.0.0/8",
+            # One process stands for the hosts of all receivers.
+            "CLARION_CONNECTIONS_PER_HOST": "4096",
         }
         process = self._start("serve", *roles, **(environment | settings))
         process.wait_for_line("^clarion ready")

@@ -68,6 +68,6 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest_asyncio.fixture
 async def post(receivers: Receivers) -> AsyncIterator[Post]:
-    sender = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file)
+    sender = Sender(SystemClock(), policy=Policy(LOOPBACK), ca_file=receivers.ca_file, connections_per_host=1000)
     yield Post(sender)
     await sender.close()

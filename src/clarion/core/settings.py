@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     egress_proxy: SecretStr | None = Field(
         None, description="HTTP proxy that requests go through by CONNECT: http://[user:password@]host:port"
     )
+    connections_per_host: int = Field(
+        64, ge=1, le=65536, description="Connections to one host at most, of all receivers together, in each process"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
 
     @field_validator(

@@ -7,25 +7,21 @@ authorities or key logs has no effect, and nothing switches verification off.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import cast
 
 from clarion.core.errors import EnvironmentRefused
-from clarion.sender.address import Address, AddressNotAllowed, Target
+from clarion.sender.address import AddressNotAllowed, Target
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
 from clarion.sender.outcome import Failure, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, addresses_of
+from clarion.sender.route import BLOCKED, OpeningFailed, Route, connect_failure, proxy_failed
 
 CONNECT_BUDGET_S = 5.0
 READ_BUFFER_BYTES = 64 * 1024
 _SHUTDOWN_BUDGET_S = 1.0
-
-BLOCKED = Failure(Outcome.BLOCKED, "the destination is not allowed")
 
 # Where distributions keep their certificate authorities, when OpenSSL's own default is empty.
 _AUTHORITIES_FILES = (
@@ -34,21 +30,6 @@ _AUTHORITIES_FILES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-
-_LOCAL_ERRORS = {
-    errno.EMFILE: "this process has no file descriptor left",
-    errno.ENFILE: "this host has no file descriptor left",
-    errno.ENOBUFS: "this host has no buffer left",
-    errno.ENOMEM: "this host has no memory left",
-    errno.EADDRNOTAVAIL: "this host has no local address or port left",
-}
-
-_CONNECT_ERRORS = {
-    errno.ECONNREFUSED: "the connection was refused",
-    errno.EHOSTUNREACH: "the host is unreachable",
-    errno.ENETUNREACH: "the network is unreachable",
-    errno.ECONNRESET: "the connection was reset",
-}
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, in the words an operator searches for.
 _CERTIFICATE_ERRORS = {
@@ -63,15 +44,6 @@ _CERTIFICATE_ERRORS = {
     66: "certificate's key is too weak",
     68: "certificate's signature is too weak",
 }
-
-
-class OpeningFailed(Exception):
-    """No connection; `failure` says what to record, `peer_address` how far it came."""
-
-    def __init__(self, failure: Failure, peer_address: str | None = None) -> None:
-        super().__init__(failure.error)
-        self.failure = failure
-        self.peer_address = peer_address
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -101,10 +73,12 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Opener:
-    """Opens connections under one address policy and one TLS context."""
+    """Opens connections under one address policy, by one route, in one TLS context."""
 
-    def __init__(self, policy: Policy, ca_file: Path | None) -> None:
+    def __init__(self, policy: Policy, route: Route, ca_file: Path | None) -> None:
         self.policy = policy
+        self._route = route
+        self._turn = 0
         self._context = tls_context(ca_file)
         self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
 
@@ -123,24 +97,30 @@ class Opener:
         except ResolverFailed as error:
             failure = Failure(Outcome.DNS_FAILED, f"the name could not be looked up: {error}", ours=True)
             raise OpeningFailed(failure) from error
-        pinned = addresses[preference % len(addresses)]
-        step = "connecting"
+        reachable = self._route.reachable(addresses)
+        pinned = reachable[preference % len(reachable)]
+        self._turn += 1
+        raw: socket.socket | None = None
         connection: Http1Connection | None = None
-        raw = _socket(pinned)
         try:
             try:
                 async with asyncio.timeout(CONNECT_BUDGET_S):
-                    await _connect(raw, pinned, target.port)
-                    step = "the TLS handshake"
+                    raw = await self._route.connect(pinned, target.port, self._turn)
                     connection = Http1Connection(owner, self._shared, raw.getsockname()[0], str(pinned))
                     await self._start_tls(raw, connection, target)
             except TimeoutError:
+                if connection is None and self._route.proxy is not None:
+                    raise proxy_failed(f"no connection within {CONNECT_BUDGET_S:g} s", pinned) from None
+                step = "connecting" if connection is None else "the TLS handshake"
                 failure = Failure(Outcome.TIMED_OUT, f"{step} took longer than {CONNECT_BUDGET_S:g} s")
                 raise OpeningFailed(failure, str(pinned)) from None
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.abandon()
-            raw.close()
+                if isinstance(error, OpeningFailed):
+                    error.source_address = connection.source_address
+            if raw is not None:
+                raw.close()
             raise
         return connection
 
@@ -166,42 +146,4 @@ class Opener:
             failure = Failure(Outcome.TLS_FAILED, f"the TLS handshake failed: {tls_reason(error)}")
             raise OpeningFailed(failure, connection.peer_address) from error
         except OSError as error:
-            raise OpeningFailed(_connect_failure(error), connection.peer_address) from error
-
-
-def _socket(pinned: Address) -> socket.socket:
-    family = socket.AF_INET6 if isinstance(pinned, IPv6Address) else socket.AF_INET
-    try:
-        raw = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise OpeningFailed(_connect_failure(error), str(pinned)) from error
-    raw.setblocking(False)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Finds out, while a connection is idle, that a firewall between has forgotten it.
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    return raw
-
-
-async def _connect(raw: socket.socket, pinned: Address, port: int) -> None:
-    try:
-        await asyncio.get_running_loop().sock_connect(raw, (str(pinned), port))
-        peer = cast(str, raw.getpeername()[0])
-    except OSError as error:
-        raise OpeningFailed(_connect_failure(error), str(pinned)) from error
-    if ip_address(peer) != pinned:
-        # Nothing known can cause this; if something does, nothing is sent.
-        raise OpeningFailed(BLOCKED, str(pinned))
-
-
-def _connect_failure(error: OSError) -> Failure:
-    number = error.errno or 0
-    if number in _LOCAL_ERRORS:
-        return Failure(Outcome.OVERLOADED, _LOCAL_ERRORS[number], ours=True)
-    if number == errno.ETIMEDOUT:
-        return Failure(Outcome.TIMED_OUT, "connecting timed out")
-    reason = _CONNECT_ERRORS.get(number, f"connecting failed: {(error.strerror or 'unknown error')[:120].lower()}")
-    return Failure(Outcome.CONNECT_FAILED, reason)
+            raise OpeningFailed(connect_failure(error), connection.peer_address) from error

@@ -15,13 +15,18 @@ from datetime import datetime
 from clarion.core.clock import Clock
 from clarion.sender.address import Target
 from clarion.sender.answer import KeptHeaders
-from clarion.sender.connection import Opener, OpeningFailed
+from clarion.sender.connection import Opener
+from clarion.sender.destination import Destination
 from clarion.sender.http1 import Http1Connection
 from clarion.sender.outcome import Attempt, Failure, Outcome
+from clarion.sender.route import OpeningFailed
 
 IDLE_NS_MAX = 120 * 1_000_000_000
 CONNECTION_AGE_NS_MAX = 600 * 1_000_000_000
 """A busy connection is replaced after this time, so that a changed name is noticed."""
+
+EXCHANGES_WHILE_CONTENDED = 50
+"""After so many requests a connection is given up for a receiver that waits for room at the same destination."""
 
 
 class Exchange:
@@ -36,6 +41,7 @@ class Exchange:
         "pool",
         "repeated",
         "request",
+        "source_address",
         "started_at",
         "started_ns",
     )
@@ -57,6 +63,7 @@ class Exchange:
         self.pool: Pool | None = None
         self.connection: Http1Connection | None = None
         self.peer_address: str | None = None
+        self.source_address: str | None = None
         self.repeated = False
 
 
@@ -67,8 +74,11 @@ Finish = Callable[[Exchange, Failure | None], Callable[[], None]]
 class Pool:
     """At most `limit` connections to one target. Owned by one receiver, so that none is shared across receivers."""
 
-    def __init__(self, target: Target, limit: int, opener: Opener, clock: Clock, finish: Finish) -> None:
+    def __init__(
+        self, target: Target, limit: int, destination: Destination, opener: Opener, clock: Clock, finish: Finish
+    ) -> None:
         self.target = target
+        self.destination = destination
         self.limit = limit
         self.kept_headers = KeptHeaders()
         self._opener = opener
@@ -98,6 +108,11 @@ class Pool:
         )
 
     @property
+    def connections_count(self) -> int:
+        """Connections that are open or being opened."""
+        return len(self._idle) + len(self._busy) + len(self._closing) + len(self._opening)
+
+    @property
     def is_opening(self) -> bool:
         """Whether a connection is being opened."""
         return bool(self._opening)
@@ -124,6 +139,17 @@ class Pool:
             self._waiting.remove(exchange)
         elif exchange in self._waiting_for_fresh:
             self._waiting_for_fresh.remove(exchange)
+
+    def give_up_idle(self) -> bool:
+        """Close one idle connection for the sake of another pool, if there is one."""
+        if not self._idle:
+            return False
+        self._close(self._idle.pop(0))
+        return True
+
+    def open_in_turn(self) -> None:
+        """Open what waits, now that the destination has room."""
+        self._open_as_needed()
 
     def close_idle(self, now_ns: int) -> None:
         """Close connections that have been idle for longer than `IDLE_NS_MAX`."""
@@ -176,6 +202,7 @@ class Pool:
             self._idle.remove(connection)
         if not self._closing:
             self._all_ended.set()
+        self.destination.left(self)
         self._open_as_needed()
 
     # Inner workings
@@ -202,6 +229,10 @@ class Pool:
             self._retired
             or len(self._busy) + len(self._idle) >= self.limit
             or now_ns - connection.opened_ns > CONNECTION_AGE_NS_MAX
+            or (
+                self.destination.is_contended
+                and (not self._waiting or connection.exchanges_count >= EXCHANGES_WHILE_CONTENDED)
+            )
         ):
             self._close(connection)
         elif self._waiting:
@@ -225,6 +256,8 @@ class Pool:
     def _open_as_needed(self) -> None:
         wanted = len(self._waiting_for_fresh) + len(self._waiting)
         while len(self._opening) < wanted and len(self._busy) + len(self._idle) + len(self._opening) < self.limit:
+            if not self.destination.admits(self):
+                return
             task = asyncio.get_running_loop().create_task(self._open())
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
@@ -234,16 +267,16 @@ class Pool:
             connection = await self._opener.open(self.target, self, self._preference)
         except OpeningFailed as failed:
             self._preference += 1
-            self._opening_failed(failed.failure, failed.peer_address)
+            self._opening_failed(failed.failure, failed.peer_address, failed.source_address)
         except Exception:
-            self._opening_failed(Failure(Outcome.OVERLOADED, "opening a connection failed", ours=True), None)
+            self._opening_failed(Failure(Outcome.OVERLOADED, "opening a connection failed", ours=True))
             raise
         else:
             if connection.usable:
                 self._opened(connection)
             else:
                 failure = connection.loss or Failure(Outcome.CONNECTION_CLOSED, _CLOSED_AT_ONCE)
-                self._opening_failed(failure, connection.peer_address)
+                self._opening_failed(failure, connection.peer_address, connection.source_address)
 
     def _opened(self, connection: Http1Connection) -> None:
         self._leave_opening()
@@ -256,14 +289,18 @@ class Pool:
         else:
             self._idle.append(connection)
 
-    def _opening_failed(self, failure: Failure, peer_address: str | None) -> None:
+    def _opening_failed(
+        self, failure: Failure, peer_address: str | None = None, source_address: str | None = None
+    ) -> None:
         """One opening answers for one exchange; the others have their own, or get one now."""
         self._leave_opening()
         queue = self._waiting_for_fresh or self._waiting
         if queue:
             exchange = queue.popleft()
             exchange.peer_address = peer_address
+            exchange.source_address = source_address
             self._finish(exchange, failure)()
+        self.destination.left(self)
         self._open_as_needed()
 
     def _leave_opening(self) -> None:

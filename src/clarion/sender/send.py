@@ -18,11 +18,13 @@ from pathlib import Path
 from clarion.core.clock import Clock, Now
 from clarion.core.errors import RequestRefused
 from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_after_s
-from clarion.sender.connection import BLOCKED, Opener
+from clarion.sender.connection import Opener
+from clarion.sender.destination import CONNECTIONS_MAX, Destination
 from clarion.sender.outcome import Attempt, Failure, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
+from clarion.sender.route import BLOCKED, Route
 
 SWEEP_S = 0.05
 _HOUSEKEEPING_NS = 1_000_000_000
@@ -70,16 +72,27 @@ class _Receiver:
 class Sender:
     """Sends requests to receivers. Made inside a running event loop, ended by `close`."""
 
-    def __init__(self, clock: Clock, *, policy: Policy, ca_file: Path | None) -> None:
-        """`policy` says where requests may go; `ca_file` adds authorities (PEM).
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        policy: Policy,
+        ca_file: Path | None,
+        route: Route = Route(),
+        connections_per_host: int = CONNECTIONS_MAX,
+    ) -> None:
+        """`policy` says where requests may go, `route` how they get there; `ca_file` adds authorities (PEM).
+        `connections_per_host` bounds what all receivers together may open to one host.
 
         Raises EnvironmentRefused when `ca_file` cannot be used.
         """
         self._clock = clock
-        self._opener = Opener(policy, ca_file)
+        self._opener = Opener(policy, route, ca_file)
         self._loop = asyncio.get_running_loop()
         self._receivers: dict[int, _Receiver] = {}
+        self._connections_per_host = connections_per_host
         self._retired: list[Pool] = []
+        self._destinations: dict[str, Destination] = {}
         self._active: set[Exchange] = set()
         self._closed = False
         self._swept_ns = self._tidied_ns = clock.monotonic_ns()
@@ -178,7 +191,8 @@ class Sender:
         if pool is not None:
             pool.limit = limit
         elif target is not None:
-            pool = Pool(target, limit, self._opener, self._clock, self._finish)
+            destination = self._destinations.setdefault(target.host, Destination(self._connections_per_host))
+            pool = Pool(target, limit, destination, self._opener, self._clock, self._finish)
         receiver = self._receivers[endpoint.receiver_id] = _Receiver(endpoint, template, pool, now_ns)
         return receiver
 
@@ -200,7 +214,7 @@ class Sender:
                 response_headers=(),
                 response_body=b"",
                 error=failure.error,
-                source_address=connection.source_address if connection is not None else None,
+                source_address=connection.source_address if connection is not None else exchange.source_address,
                 peer_address=connection.peer_address if connection is not None else exchange.peer_address,
                 retry_after_s=None,
                 ours=failure.ours,
@@ -279,6 +293,12 @@ class Sender:
                 forgotten.append(receiver_id)
         for receiver_id in forgotten:
             del self._receivers[receiver_id]
+        if forgotten:
+            pools = [
+                *self._retired,
+                *(receiver.pool for receiver in self._receivers.values() if receiver.pool is not None),
+            ]
+            self._destinations = {pool.target.host: pool.destination for pool in pools}
 
 
 _CLOSED = Failure(Outcome.OVERLOADED, "this process is shutting down", ours=True)
