@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -57,3 +58,12 @@ async def test_another_port_on_a_name_outside_is_a_matter_of_the_port_whatever_i
 async def test_an_inside_name_that_does_not_resolve_is_refused_like_one_that_resolves_elsewhere() -> None:
     with pytest.raises(AddressNotAllowed):
         await check_uri("https://printer.local/", Policy(LOOPBACK))
+
+
+async def test_no_refusal_of_an_address_comes_before_its_quarter_of_a_second_is_over() -> None:
+    for uri in ("https://127.0.0.1/", "https://2130706433/", "https://printer.local/", "https://localhost/"):
+        for policy in (Policy(), Policy((ip_network("10.0.0.0/8"),))):
+            started = time.monotonic()
+            with pytest.raises(AddressNotAllowed):
+                await check_uri(uri, policy)
+            assert time.monotonic() - started > 0.249
