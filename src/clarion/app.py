@@ -8,13 +8,15 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psycopg
 
+from clarion.core.environments import load_environments
 from clarion.core.errors import EnvironmentRefused, StoreUnavailable
-from clarion.core.settings import Settings
+from clarion.core.settings import DEFAULT_ENVIRONMENT, Settings
 from clarion.core.system import SystemClock, SystemRandom
 from clarion.database import pool
 from clarion.database.address import DatabaseAddress
@@ -24,6 +26,7 @@ from clarion.database.migrate import adopt, assert_migrated, identity_mismatch, 
 from clarion.database.roles import Roles, read_roles
 
 if TYPE_CHECKING:
+    from clarion.sender.policy import Policy
     from clarion.sender.route import Route
 
 _log = logging.getLogger(__name__)
@@ -145,11 +148,40 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def egress_route(settings: Settings) -> Route:
-    """How connections to receivers leave. Raises UsageInvalid for a proxy that cannot be used."""
+    """How connections to receivers leave.
+
+    Raises UsageInvalid for settings that cannot be used, EnvironmentRefused for an address that this host has not got.
+    """
+    from clarion.sender.policy import is_own
     from clarion.sender.route import Route, parse_proxy
 
+    own = load_environments(settings.environments_file, settings.environment).own
+    sources = settings.source_addresses
+    if not sources and own is not None and not settings.source_addresses_translated:
+        now = SystemClock().wall()
+        sources = tuple(one.address for one in own.addresses if one.in_force(now))
+    for source in sources:
+        if not is_own(source):
+            raise EnvironmentRefused(
+                f"the egress address {source} is on no interface of this host",
+                "add it to one; or, if a NAT behind this host puts it on, set CLARION_SOURCE_ADDRESSES_TRANSLATED=true"
+                " (and CLARION_SOURCE_ADDRESSES to the local addresses that it translates, if not all)",
+            )
     proxy = settings.egress_proxy
-    return Route(settings.source_addresses, None if proxy is None else parse_proxy(proxy.get_secret_value()))
+    return Route(sources, None if proxy is None else parse_proxy(proxy.get_secret_value()))
+
+
+def egress_policy(settings: Settings, connection: psycopg.Connection[Any]) -> Policy:
+    """Where requests may go, without the rules that operators make. `connection` tells the database's address."""
+    from clarion.sender.policy import Policy
+
+    own = load_environments(settings.environments_file, settings.environment).own
+    database = connection.info.hostaddr
+    return Policy(
+        settings.allowed_networks,
+        own_hosts=frozenset() if own is None else own.hosts,
+        own_addresses=frozenset({ip_address(database)}) if database else frozenset(),
+    )
 
 
 # ---------------------------------------------------------------- the roles of one process
@@ -197,7 +229,6 @@ async def run_engine(
     """Router and delivery (those of `roles_wanted`) in this event loop, until `stopping`."""
     from clarion.delivery.run import run_delivery
     from clarion.routing.router import run_router
-    from clarion.sender.policy import Policy
     from clarion.sender.seal import Sealer
     from clarion.sender.send import Sender
 
@@ -205,6 +236,7 @@ async def run_engine(
     with connect(address) as connection:
         roles = read_roles(connection)
         key = load_secret_key(settings, connection) if "delivery" in roles_wanted else b""
+        policy = egress_policy(settings, connection)
     engine, login = _connecting(address, roles.engine), _connecting(address, None)
     jobs = []
     sender: Sender | None = None
@@ -215,7 +247,7 @@ async def run_engine(
     if "delivery" in roles_wanted:
         sender = Sender(
             clock,
-            policy=Policy(settings.allowed_networks),
+            policy=policy,
             ca_file=settings.ca_file,
             route=egress_route(settings),
             connections_per_host=settings.connections_per_host,
@@ -230,6 +262,7 @@ async def run_engine(
                 clock,
                 random,
                 stopping,
+                environment=settings.environment or DEFAULT_ENVIRONMENT,
                 working=lambda active: working("delivery", active),
             )
         )
@@ -261,6 +294,7 @@ async def run_api(
     clock, random = SystemClock(), SystemRandom()
     with connect(address) as connection:
         key = load_secret_key(settings, connection)
+        policy = egress_policy(settings, connection)
     beating: dict[str, bool] = {"router": False, "delivery": False}
     watch = asyncio.create_task(_watch_roles(address, beating), name="watch roles")
     try:
@@ -274,6 +308,8 @@ async def run_api(
             stopping,
             started,
             lambda: beating,
+            policy,
+            load_environments(settings.environments_file, settings.environment),
         )
     finally:
         watch.cancel()

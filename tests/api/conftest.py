@@ -48,7 +48,17 @@ def module_api(module_database: DatabaseAddress, sealer: Sealer) -> Iterator[int
 
 
 EMPTIED = (
-    *("history", "attempts", "events", "queue", "activations", "subscription_counters", "headers", "subscriptions"),
+    *(
+        "egress_rules",
+        "history",
+        "attempts",
+        "events",
+        "queue",
+        "activations",
+        "subscription_counters",
+        "headers",
+        "subscriptions",
+    ),
     *("receivers", "api_keys", "clients", "ledger", "outbox", "commands", "intake"),
 )
 """Tables in an order in which no row is missed by another."""

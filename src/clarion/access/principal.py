@@ -26,13 +26,14 @@ class Permission(StrEnum):
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     SECRETS_REVEAL = "secrets:reveal"
+    EGRESS_WRITE = "egress:write"
 
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
         Role.ADMINISTRATOR: frozenset(Permission),
         Role.INTEGRATOR: frozenset({Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE}),
-        Role.OPERATOR: frozenset({Permission.WEBHOOKS_READ}),
+        Role.OPERATOR: frozenset({Permission.WEBHOOKS_READ, Permission.EGRESS_WRITE}),
         Role.AUDITOR: frozenset({Permission.WEBHOOKS_READ}),
     }
 )

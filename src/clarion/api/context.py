@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import strawberry
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,8 @@ from clarion.access.principal import Permission, Principal
 from clarion.api.loaders import Loaders
 from clarion.api.session import Session
 from clarion.core.clock import Random
+from clarion.core.environments import Environments
+from clarion.registry.egress_rules import rules_of
 from clarion.registry.resources import Resource
 from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
@@ -25,6 +27,9 @@ class Services:
     sealer: Sealer
     random: Random
     policy: Policy
+    """Without the rules that operators make, which are read for each registration."""
+    environments: Environments
+    environment_name: str
 
 
 @dataclass(slots=True)
@@ -51,6 +56,14 @@ class Context:
         async with self.session.writing() as connection:
             yield connection
         self._forget()
+
+    async def policy(self) -> Policy:
+        """Where requests may go, as of now. No connection is held when it returns: names are looked up next."""
+        services = self.services
+        async with self.session.reading() as connection:
+            rules = await rules_of(connection, services.environment_name)
+        await self.session.finish()
+        return replace(services.policy, rules=rules)
 
     async def read_anew(self) -> None:
         """Give the connection back; what is read after it is read anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -57,7 +58,8 @@ class Operation:
 
 
 def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, `/livez`, `/readyz`."""
+    """The application with its routes: `/graphql`, `/.well-known/webhook-egress.json`, `/livez`, `/readyz`."""
+    egress = orjson.dumps(api.services.environments.published(), option=orjson.OPT_INDENT_2)
 
     async def graphql(request: Request) -> Response:
         return await _graphql(api, request)
@@ -66,6 +68,9 @@ def build_app(api: Api) -> Starlette:
         return PlainTextResponse(
             "Send queries here with POST and an API key. The explorer for browsers comes with a later version.\n", 404
         )
+
+    async def webhook_egress(request: Request) -> Response:
+        return published(request, egress)
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -82,10 +87,20 @@ def build_app(api: Api) -> Starlette:
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
             Route("/graphql", explorer, methods=["GET"]),
+            Route("/.well-known/webhook-egress.json", webhook_egress),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ]
     )
+
+
+def published(request: Request, document: bytes) -> Response:
+    """A public JSON document that may be kept for five minutes, or 304 for whoever has it."""
+    etag = f'"{sha256(document).hexdigest()[:32]}"'
+    headers = {"etag": etag, "cache-control": "public, max-age=300", "access-control-allow-origin": "*"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(document, headers=headers, media_type="application/json")
 
 
 async def _graphql(api: Api, request: Request) -> Response:

@@ -13,6 +13,7 @@ from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
 from clarion.api.context import Context
+from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations
@@ -27,8 +28,12 @@ from clarion.registry.resources import Resource
 
 DOCUMENTS_CACHED = 1_000
 
-Query = merge_types("Query", (ReceiverQueries, SubscriptionQueries, EventQueries, ResourceQueries, NodeQueries))
-Mutation = merge_types("Mutation", (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations))
+Query = merge_types(
+    "Query", (ReceiverQueries, SubscriptionQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries)
+)
+Mutation = merge_types(
+    "Mutation", (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations, EgressMutations)
+)
 
 
 class OneOperation(SchemaExtension):

@@ -18,8 +18,9 @@ from clarion.api.context import Services
 from clarion.api.http import Api, build_app
 from clarion.api.schema_source import SchemaSource
 from clarion.core.clock import Clock, Random
+from clarion.core.environments import Environments
 from clarion.core.errors import StoreUnavailable
-from clarion.core.settings import Settings
+from clarion.core.settings import DEFAULT_ENVIRONMENT, Settings
 from clarion.database import tables
 from clarion.database.address import DatabaseAddress
 from clarion.sender.policy import Policy
@@ -62,6 +63,8 @@ async def serve_api(
     stopping: asyncio.Event,
     started: Callable[[], None],
     ready: Callable[[], Mapping[str, bool]] = no_other_roles,
+    policy: Policy | None = None,
+    environments: Environments = Environments(),
 ) -> None:
     """Answer on `listening`, a bound socket, until `stopping` or cancelled; then open requests get two seconds.
 
@@ -73,7 +76,13 @@ async def serve_api(
         role = await _api_role(engine)
         source = SchemaSource(engine, role, clock)
         await source.refresh()
-        services = Services(sealer, random, Policy(settings.allowed_networks))
+        services = Services(
+            sealer,
+            random,
+            policy or Policy(settings.allowed_networks),
+            environments,
+            settings.environment or DEFAULT_ENVIRONMENT,
+        )
         app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:

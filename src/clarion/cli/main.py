@@ -23,6 +23,7 @@ COMMANDS = {
     "attach": ("clarion.cli.attach", "Capture the changes of tables."),
     "detach": ("clarion.cli.attach", "Stop capturing the changes of a resource."),
     "keys": ("clarion.cli.keys", "Make API keys and encryption keys."),
+    "egress": ("clarion.cli.egress", "Check and list the addresses that requests come from."),
     "settings": ("clarion.cli.settings", "List the settings and their values."),
     "factory": ("clarion.cli.factory", "Install and run the reference factory."),
 }

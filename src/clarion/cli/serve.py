@@ -41,7 +41,7 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     Prints `clarion ready on http://HOST:PORT` when requests are answered and changes are delivered. Logs go to stderr.
     SIGTERM or Ctrl-C ends it: what is under way is finished first.
     """
-    from clarion.app import bootstrap, listen, load_secret_key, open_server, settle_identity
+    from clarion.app import bootstrap, egress_route, listen, load_secret_key, open_server, settle_identity
     from clarion.core.system import SystemClock
     from clarion.database.check import connect
     from clarion.supervisor import Part, Supervisor
@@ -50,6 +50,7 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     settings = load_settings()
     configure(settings.log_level, "serve")
     wanted = frozenset(roles or ROLES)
+    egress_route(settings)  # refused here, where it can be read, rather than in a child
     listening = listen(settings) if "api" in wanted else None
     with open_server(settings, progress=lambda line: click.echo(line, err=True)) as (address, embedded):
         with connect(address) as connection:

@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clarion.core.errors import UsageInvalid
 
+DEFAULT_ENVIRONMENT = "default"
+"""Egress rules are kept by this name where CLARION_ENVIRONMENT is not set."""
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 

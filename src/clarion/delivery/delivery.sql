@@ -119,6 +119,10 @@ FROM clarion.receivers r WHERE r.deleted IS NULL;
 -- name: subscriptions
 SELECT id, expires_after_seconds FROM clarion.subscriptions WHERE deleted IS NULL;
 
+-- name: egress_rules
+-- In: environment.
+SELECT host, network, port FROM clarion.egress_rules WHERE environment = $1 ORDER BY id;
+
 -- name: disable
 -- In: receiver, reason. A receiver that its owner paused meanwhile keeps that reason.
 UPDATE clarion.receivers

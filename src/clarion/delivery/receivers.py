@@ -12,6 +12,7 @@ from clarion.database.pool import store_errors
 from clarion.delivery.queue import SQL
 from clarion.delivery.step import Configured, ReceiverSettings
 from clarion.sender.endpoint import Endpoint, SealedEndpoint, open_endpoint
+from clarion.sender.policy import Rule
 from clarion.sender.seal import Sealer, SecretUnreadable
 
 _log = logging.getLogger(__name__)
@@ -24,10 +25,11 @@ class Receivers:
     version: int
     configured: Configured
     endpoints: dict[int, Endpoint]
+    rules: tuple[Rule, ...]
 
 
-async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Receivers:
-    """The receivers, subscriptions and endpoints of one version.
+async def load_receivers(connection: asyncpg.Connection, sealer: Sealer, environment: str) -> Receivers:
+    """The receivers, subscriptions, endpoints and egress rules of one version.
 
     A receiver whose secret does not open is logged and held like an inactive one: it must not stop the others.
     """
@@ -36,6 +38,7 @@ async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Rece
             version = int(await connection.fetchval(SQL["configuration_version"]))
             records = await connection.fetch(SQL["receivers"])
             subscriptions = await connection.fetch(SQL["subscriptions"])
+            rules = await connection.fetch(SQL["egress_rules"], environment)
     endpoints: dict[int, Endpoint] = {}
     settings: dict[int, ReceiverSettings] = {}
     for record in records:
@@ -45,7 +48,8 @@ async def load_receivers(connection: asyncpg.Connection, sealer: Sealer) -> Rece
             _log.error("receiver %s is held: %s", record["id"], error)
         settings[record["id"]] = _settings(record, usable=record["id"] in endpoints)
     live = {record["id"]: record["expires_after_seconds"] for record in subscriptions}
-    return Receivers(version, Configured(settings, live), endpoints)
+    allowed = tuple(Rule(rule["host"], rule["network"], rule["port"]) for rule in rules)
+    return Receivers(version, Configured(settings, live), endpoints, allowed)
 
 
 def _settings(record: Any, *, usable: bool) -> ReceiverSettings:

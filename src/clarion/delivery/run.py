@@ -10,6 +10,7 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
+from clarion.core.settings import DEFAULT_ENVIRONMENT
 from clarion.database.pool import close, join_by_hash
 from clarion.delivery.shard import LeasePolicy, Ownership
 from clarion.delivery.worker import Session, Worker, incarnation_of
@@ -30,13 +31,15 @@ async def run_delivery(
     clock: Clock,
     random: Random,
     stopping: asyncio.Event,
+    environment: str = DEFAULT_ENVIRONMENT,
     working: Callable[[bool], None] = lambda _: None,
     policy: LeasePolicy = LeasePolicy(),
 ) -> None:
     """Deliver until `stopping`, then finish the requests under way and release the shards.
 
     `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
-    another's session). `working(True)` is called when this process delivers, `working(False)` when it ends.
+    another's session). `environment` is the one whose egress rules hold. `working(True)` is called when this process
+    delivers, `working(False)` when it ends.
     """
     worker: Worker | None = None
     wait_s = 0.05
@@ -55,7 +58,9 @@ async def run_delivery(
             ownership = Ownership(owning, reading, login, policy)
             if worker is None:
                 standing = await ownership.join(name)
-                worker = Worker(standing.worker_id, await incarnation_of(owning), sender, sealer, clock, random)
+                worker = Worker(
+                    standing.worker_id, await incarnation_of(owning), sender, sealer, clock, random, environment
+                )
                 _log.info("delivering, as worker %s", worker.worker_id)
             else:
                 standing = await ownership.rejoin(worker.worker_id)

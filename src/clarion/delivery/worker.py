@@ -84,12 +84,20 @@ class Worker:
     """One owner of shards. It survives the loss of its sessions as long as nobody took over meanwhile."""
 
     def __init__(
-        self, worker_id: int, incarnation: str, sender: Sender, sealer: Sealer, clock: Clock, random: Random
+        self,
+        worker_id: int,
+        incarnation: str,
+        sender: Sender,
+        sealer: Sealer,
+        clock: Clock,
+        random: Random,
+        environment: str,
     ) -> None:
         self.worker_id = worker_id
         self._message_id_prefix = f"evt_{incarnation}_"
         self._sender = sender
         self._sealer = sealer
+        self._environment = environment
         self._clock = clock
         self._engine = Engine(random)
         self._receivers: Receivers | None = None
@@ -359,7 +367,8 @@ class Worker:
             await self._beat(ownership)
 
     async def _configure(self, reading: asyncpg.Connection) -> None:
-        self._receivers = await load_receivers(reading, self._sealer)
+        self._receivers = await load_receivers(reading, self._sealer, self._environment)
+        self._sender.set_rules(self._receivers.rules)
         self._apply(self._receivers.configured)
 
     async def _learn(self, version: int, reading: asyncpg.Connection) -> None:

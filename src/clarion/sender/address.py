@@ -190,6 +190,21 @@ def parse_webhook_uri(text: str, excepted: Excepted = lambda _host, _port: ()) -
     return Target(host, port, target, None, only_allowed)
 
 
+def parse_host(text: str, field: str) -> str:
+    """A host name as it stands in a `Target`, which may be one that belongs inside a network.
+
+    Raises RequestRefused naming `field`: the precise reason for a malformed name, and one for a literal address.
+    """
+    try:
+        if _ipv4(text) is None and ":" not in text:
+            return _ascii_host(text)
+    except UriRefused as refusal:
+        raise UriRefused(refusal.message, field) from None
+    except AddressNotAllowed:
+        pass
+    raise UriRefused("must be the name of a host; leave it out for addresses", field)
+
+
 def refusal_of_answers(target: Target) -> RequestRefused:
     """The error for a name whose answers are not allowed: about the port where only the port was the matter."""
     if target.port not in PORTS and not _is_inside_name(target.host):

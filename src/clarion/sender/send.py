@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_afte
 from clarion.sender.connection import Opener
 from clarion.sender.destination import CONNECTIONS_MAX, Destination
 from clarion.sender.outcome import Attempt, Failure, Outcome
-from clarion.sender.policy import Policy
+from clarion.sender.policy import Policy, Rule
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
 from clarion.sender.route import BLOCKED, Route
@@ -143,11 +143,11 @@ class Sender:
             return
         receiver.pool.submit(exchange)
 
-    def set_policy(self, policy: Policy) -> None:
-        """Hold all that is sent from now on to `policy`. Connections opened under another one are not used again."""
-        if policy == self._opener.policy:
+    def set_rules(self, rules: tuple[Rule, ...]) -> None:
+        """Hold all that is sent from now on to these egress rules. Connections opened under others are not used again."""
+        if rules == self._opener.policy.rules:
             return
-        self._opener.policy = policy
+        self._opener.policy = replace(self._opener.policy, rules=rules)
         for receiver in self._receivers.values():
             if receiver.pool is not None:
                 receiver.pool.retire()
