@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from clarion import __version__
 from clarion.sender import sign
 from clarion.sender.address import Target
+from clarion.sender.mirror import private_values
 
 HEADERS_MAX = 32
 HEADERS_BYTES_MAX = 8 * 1024
@@ -108,6 +109,8 @@ class RequestTemplate:
     prefix: bytes = field(repr=False)  # holds the values of registered headers
     keys: tuple[sign.Key, ...]
     sends_ion: bool
+    private: tuple[str, ...] = field(default=(), repr=False)
+    """What an answer may not be kept with: the registered headers' values."""
 
     def build(self, message_id: str, timestamp_s: int, body: bytes, extra_headers: Sequence[tuple[str, str]]) -> bytes:
         """One POST request, head and body. Raises RequestUnsendable for an id or header that could split it.
@@ -164,4 +167,4 @@ def request_template(
         "webhook-id: ",
     ]
     keys = tuple(sign.Key(secret) for secret in secrets)
-    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, "ION" in signatures)
+    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, "ION" in signatures, private_values(headers))
