@@ -101,7 +101,7 @@ def addresses(net: Network) -> Tried:
     """Every special-purpose block's edges, and single addresses, as literals and as answers; their neighbours arrive."""
     tried = Tried("addresses")
     targets = list(forbidden())
-    literals = [_literal(address) for address in targets]
+    literals = [literal(address) for address in targets]
     names = [f"https://{spelt_name(address)}/echo" for address in targets]
     net.accepted()
     reached = net.inside("connect", addresses=[str(address) for address in targets])
@@ -117,7 +117,7 @@ def addresses(net: Network) -> Tried:
             tried.expect(uniform, f"registering {uri}: {answer['code']} {answer['text']}")
         _planted(net, tried, uris, "address")
     tried.silence(net.accepted())
-    for uris in ([_literal(address) for address in outside()], [f"https://{spelt_name(a)}/echo" for a in outside()]):
+    for uris in ([literal(address) for address in outside()], [f"https://{spelt_name(a)}/echo" for a in outside()]):
         for uri, answer in zip(uris, net.inside("register", uris=uris), strict=True):
             tried.expect(answer["code"] is None, f"a control was refused, {uri}: {answer['text']}")
         tried.control(net.inside("send", cases=[{"uri": uri} for uri in uris]), net.accepted())
@@ -129,7 +129,7 @@ def own(net: Network) -> Tried:
     tried = Tried("own addresses")
     net.world("names", entries=ZONE | {"db.good.example": {"A": [[DATABASE]]}})
     hosts = [INSIDE_V4, INSIDE_V6, DATABASE, "127.0.0.1", "127.0.0.2", "0.0.0.0", "::", "::1", "169.254.169.254"]
-    uris = [_literal(ip_address(host)) for host in hosts]
+    uris = [literal(ip_address(host)) for host in hosts]
     uris += [f"https://{spelt_name(ip_address(host))}/echo" for host in hosts]
     uris += ["https://db.good.example/", "https://app.clarion.example/", "https://APP.clarion.example/"]
     ruled = [[None, wide, port] for wide in ("0.0.0.0/0", "::/0") for port in (443, 8443)]
@@ -281,11 +281,11 @@ def proxied(net: Network) -> Tried:
     net.world("names", entries=ZONE | {"flip.good.example": {"A": [[PUBLIC_V4], ["10.0.0.1"]]}})
     net.accepted()
     with ProxyProcess(WORLD_V4, net.prefix(net.world_name)) as proxy:
-        refused = [_literal(address) for address in list(forbidden())[:40]]
+        refused = [literal(address) for address in list(forbidden())[:40]]
         refused += [f"https://{spelt_name(address)}/" for address in list(forbidden())[:40]]
         _planted(net, tried, refused, "proxy", proxy=proxy.url)
         tried.silence(net.accepted())
-        cases = [{"uri": f"https://{GOOD}/echo"}, {"uri": _literal(ip_address(PUBLIC_V6))}]
+        cases = [{"uri": f"https://{GOOD}/echo"}, {"uri": literal(ip_address(PUBLIC_V6))}]
         found = net.inside("send", cases=cases, proxy=proxy.url)
         tried.control(found, net.accepted())
         # The name's certificate is checked through the tunnel, too.
@@ -407,7 +407,7 @@ def fixed_addresses(net: Network, sources: Sequence[str]) -> Tried:
     used = {attempt["source_address"] for attempt in found}
     tried.expect(used == set(sources), f"addresses used: {used}")
     # The addresses are this host's now, and no receiver may be there.
-    _planted(net, tried, [_literal(ip_address(source)) for source in sources], "source", sources=list(sources))
+    _planted(net, tried, [literal(ip_address(source)) for source in sources], "source", sources=list(sources))
     tried.silence(net.accepted())
     return tried
 
@@ -420,5 +420,5 @@ def _planted(net: Network, tried: Tried, uris: Sequence[str], kind: str, **given
         tried.expect(what == ("BLOCKED", BLOCKED_TEXT, None), f"{kind}, planted {uri!r}: {what}")
 
 
-def _literal(address: Address) -> str:
+def literal(address: Address) -> str:
     return f"https://[{address}]/echo" if address.version == 6 else f"https://{address}/echo"

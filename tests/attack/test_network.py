@@ -10,6 +10,9 @@ import pytest
 from attack import programme
 from attack.hostile import CPU_MS_MAX, LATE_PERCENT_MAX, RESIDENT_KIB_MAX, hostile
 from attack.programme import Tried
+from attack.whole import environment_addresses, starting, whole
+from clarion.database.address import DatabaseAddress
+from harness.deployment import Deployment
 from harness.network import Network, missing, network
 
 pytestmark = pytest.mark.system
@@ -67,8 +70,17 @@ def test_a_hundred_receivers_of_one_host_get_64_connections_together(net: Networ
     _judge(programme.crowding(net), controls=300)
 
 
-def test_a_firewall_that_admits_the_source_addresses_lets_requests_in(net: Network) -> None:
-    _judge(programme.fixed_addresses(net, ["44.232.1.74", "52.43.58.96"]), controls=4)
+@pytest.mark.parametrize("environment", environment_addresses())
+def test_a_firewall_that_admits_the_environments_addresses_lets_requests_in(net: Network, environment: str) -> None:
+    sources = environment_addresses()[environment]
+    _judge(programme.fixed_addresses(net, sources), controls=2 * len(sources))
+
+
+def test_serve_itself_sends_nothing_to_what_is_planted_and_leaves_from_its_environments_addresses(
+    net: Network, database: DatabaseAddress, tmp_path: Path
+) -> None:
+    with starting(net, tmp_path) as start, Deployment(database, tmp_path, start) as deployment:
+        _judge(whole(net, deployment, "production", sample=12), controls=6)
 
 
 def test_hostile_answers_keep_to_the_bounds_of_time_memory_and_cpu(net: Network) -> None:

@@ -56,12 +56,14 @@ class Network:
 
     def add_source(self, address: str) -> None:
         """Gives `inside` one more address, which `world` answers to."""
-        ip("-n", self.inside_name, "address", "add", f"{address}/32", "dev", "out")
-        ip("-n", self.world_name, "route", "add", f"{address}/32", "dev", "in")
+        ip("-n", self.inside_name, "address", "replace", f"{address}/32", "dev", "out")
+        ip("-n", self.world_name, "route", "replace", f"{address}/32", "dev", "in")
 
     def admit_only(self, receiver: str, sources: Sequence[str]) -> None:
-        """A firewall in front of `receiver` that refuses whoever does not come from one of `sources`."""
+        """A firewall in front of `receiver` that refuses whoever does not come from one of `sources`; replaces the last."""
         rules = f"""
+            table inet firewall
+            delete table inet firewall
             table inet firewall {{
               chain input {{
                 type filter hook input priority 0; policy accept;
