@@ -11,10 +11,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = timedelta(days=1)
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,13 @@ class Authority:
         expired: bool = False,
         not_yet_valid: bool = False,
         self_signed: bool = False,
+        client: bool = False,
+        rsa_bits: int | None = None,
     ) -> tuple[Path, Path]:
         """Paths of a new certificate (PEM) for DNS names and addresses, and of its key.
 
         `expired` ended yesterday, `not_yet_valid` begins tomorrow, `self_signed` is not from this authority.
+        `client` is for clients; `rsa_bits` asks for an RSA key instead of one on P-256.
         """
         now = datetime.now(UTC)
         begin, end = now - _DAY, now + 30 * _DAY
@@ -46,7 +50,10 @@ class Authority:
             begin, end = now - 30 * _DAY, now - _DAY
         if not_yet_valid:
             begin, end = now + _DAY, now + 30 * _DAY
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: _PrivateKey = ec.generate_private_key(ec.SECP256R1())
+        if rsa_bits is not None:
+            key = rsa.generate_private_key(65537, rsa_bits)
+        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         subject = _name(common_name)
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ip_address(address)) for address in addresses]
@@ -59,7 +66,7 @@ class Authority:
             .not_valid_before(begin)
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key((key if self_signed else self._key).public_key()),
@@ -122,7 +129,7 @@ def _write(path: Path, certificate: x509.Certificate) -> None:
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_bytes(key: _PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

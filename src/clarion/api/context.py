@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clarion.access.principal import Permission, Principal
 from clarion.api.loaders import Loaders
 from clarion.api.session import Session
-from clarion.core.clock import Random
+from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.registry.egress_rules import rules_of
 from clarion.registry.resources import Resource
@@ -26,6 +26,7 @@ class Services:
 
     sealer: Sealer
     random: Random
+    clock: Clock
     policy: Policy
     """Without the rules that operators make, which are read for each registration."""
     environments: Environments

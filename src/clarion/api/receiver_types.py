@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +17,19 @@ from clarion.api.header_types import WebhookHeader, header_of
 from clarion.api.inputs import NESTED_DEFAULT, nested_first
 from clarion.api.values import WebhookDisabledReason, WebhookOrdering, WebhookSignature
 from clarion.registry.receivers import Receiver, masked
+from clarion.sender.certificates import CertificateRefused, describe
 
 if TYPE_CHECKING:
     from clarion.api.subscription_types import WebhookSubscription
+
+
+@strawberry.type(description="A client certificate; names after RFC 4514. Its private key is never shown.")
+class WebhookClientCertificate:
+    subject: str
+    issuer: str
+    not_after: datetime
+    fingerprint_sha256: str
+    pem: str
 
 
 @strawberry.type(description="A registered HTTPS endpoint of an integrator.")
@@ -41,6 +52,9 @@ class WebhookReceiver(Node):
         description="After this time a failing event no longer holds up its object's next ones."
     )
     signatures: list[WebhookSignature]
+    ca_certificates: str | None = strawberry.field(
+        description="PEM: the only authorities that the receiver's certificate may come from; null: those of the system."
+    )
     etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
     created: datetime
     updated: datetime
@@ -60,6 +74,16 @@ class WebhookReceiver(Node):
             if revealed is not None:
                 return revealed
         return masked(self.record.shared_secret_hint)
+
+    @described.field("What is shown to the receiver when it asks for a certificate.")
+    async def client_certificate(self) -> WebhookClientCertificate | None:
+        pem = self.record.client_certificate
+        if pem is None:
+            return None
+        try:
+            return WebhookClientCertificate(**asdict(describe(pem)))
+        except CertificateRefused:  # not put there by the API
+            return None
 
     @described.field("The receiver's subscriptions, oldest first.")
     async def subscriptions(
@@ -102,6 +126,7 @@ def receiver_of(record: Receiver, own_secret: str | None = None) -> WebhookRecei
         ordering=WebhookOrdering(record.ordering),
         lane_block_max_seconds=record.lane_block_max_seconds,
         signatures=[WebhookSignature(one) for one in record.signatures],
+        ca_certificates=record.ca_certificates,
         etag=record.etag,
         created=record.created,
         updated=record.updated,

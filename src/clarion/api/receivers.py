@@ -33,12 +33,17 @@ from clarion.database import page as pages
 from clarion.database import tables
 from clarion.database.page import SortKey, page_request
 from clarion.registry import receivers
+from clarion.registry.fields import Notice
 from clarion.registry.headers import HeaderDraft
 from clarion.registry.rows import not_found
 from clarion.sender.policy import Policy
-from clarion.sender.resolve import UriWarning
 
-_VALUES = (*(field.column for field in receivers.FIELDS), "shared_secret")
+_VALUES = (*(field.column for field in receivers.FIELDS), "shared_secret", "client_key")
+
+
+_AUTHORITIES = "PEM, 1 to 20 certificates: the only authorities that the receiver's certificate may come from."
+_CLIENT_CERTIFICATE = "PEM, leaf first: shown to the receiver when it asks for one. Goes with `clientPrivateKey`."
+_CLIENT_KEY = "PEM, not encrypted. Never shown again."
 
 
 @strawberry.input
@@ -66,6 +71,11 @@ class CreateWebhookReceiverInput:
     ordering: WebhookOrdering | None = WebhookOrdering.PER_OBJECT
     lane_block_max_seconds: int | None = strawberry.UNSET
     signatures: list[WebhookSignature] | None = strawberry.field(default_factory=lambda: [WebhookSignature.V1])
+    ca_certificates: str | None = strawberry.field(default=strawberry.UNSET, description=_AUTHORITIES)
+    client_certificate: str | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_CERTIFICATE)
+    client_key: str | None = strawberry.field(
+        name="clientPrivateKey", default=strawberry.UNSET, description=_CLIENT_KEY
+    )
 
 
 @strawberry.input(description="What is left out stays as it is; null clears what may be empty.")
@@ -89,6 +99,11 @@ class UpdateWebhookReceiverInput:
     ordering: WebhookOrdering | None = strawberry.UNSET
     lane_block_max_seconds: int | None = strawberry.UNSET
     signatures: list[WebhookSignature] | None = strawberry.UNSET
+    ca_certificates: str | None = strawberry.field(default=strawberry.UNSET, description=_AUTHORITIES)
+    client_certificate: str | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_CERTIFICATE)
+    client_key: str | None = strawberry.field(
+        name="clientPrivateKey", default=strawberry.UNSET, description=_CLIENT_KEY
+    )
 
 
 @strawberry.type(description="Something about an accepted input that its sender should know.")
@@ -185,7 +200,7 @@ class ReceiverMutations:
         values = given(input, _VALUES, null_is_default=True)
         drafts = [HeaderDraft(header.key, header.value) for header in input.headers or []]
         services = context.services
-        change = await receivers.check_receiver(values, drafts, await _policy(context, values))
+        change = await receivers.check_receiver(values, drafts, await _policy(context, values), services.clock.wall())
         async with context.changing() as connection:
             record, secret = await receivers.create_receiver(
                 connection, context.principal, change, services.sealer, services.random
@@ -202,7 +217,7 @@ class ReceiverMutations:
         key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
         values: dict[str, Any] = given(input, _VALUES)
         services = context.services
-        change = await receivers.check_receiver(values, (), await _policy(context, values))
+        change = await receivers.check_receiver(values, (), await _policy(context, values), services.clock.wall())
         async with context.changing() as connection:
             record = await receivers.update_receiver(connection, context.principal, key, etag, change, services.sealer)
         return _payload(receiver_of(record, own_secret=change.shared_secret), change.warnings)
@@ -230,8 +245,8 @@ async def _policy(context: Context, values: Mapping[str, Any]) -> Policy:
     return await context.policy() if "webhook_uri" in values else context.services.policy
 
 
-def _payload(receiver: WebhookReceiver, warnings: tuple[UriWarning, ...]) -> WebhookReceiverPayload:
+def _payload(receiver: WebhookReceiver, warnings: tuple[Notice, ...]) -> WebhookReceiverPayload:
     return WebhookReceiverPayload(
         webhook_receiver=receiver,
-        warnings=[InputWarning(code=one.code, field="input.webhookUri", message=one.message) for one in warnings],
+        warnings=[InputWarning(code=one.code, field=one.field, message=one.message) for one in warnings],
     )

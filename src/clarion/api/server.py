@@ -79,6 +79,7 @@ async def serve_api(
         services = Services(
             sealer,
             random,
+            clock,
             policy or Policy(settings.allowed_networks),
             environments,
             settings.environment or DEFAULT_ENVIRONMENT,

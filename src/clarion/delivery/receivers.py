@@ -77,4 +77,7 @@ def _sealed(record: Any) -> SealedEndpoint:
         timeout_s=record["timeout_seconds"],
         concurrency=record["concurrency"],
         expected_response_code=record["expected_response_code"],
+        ca_certificates=record["ca_certificates"],
+        client_certificate=record["client_certificate"],
+        client_key_sealed=record["client_key_sealed"],
     )

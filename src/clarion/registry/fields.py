@@ -27,6 +27,15 @@ def refused(message: str, field: str) -> RequestRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about an accepted input that its sender should know. `code` is stable, as NAME_NOT_RESOLVED."""
+
+    code: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One value that a caller may set: its column, its name in the API, its check, and whether null is a value."""
 

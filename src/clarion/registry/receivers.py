@@ -20,11 +20,17 @@ from clarion.database import tables
 from clarion.database.filters import Condition, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
 from clarion.registry import fields, rows
-from clarion.registry.fields import Field, refused
+from clarion.registry.fields import Field, Notice, refused
 from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
-from clarion.sender.endpoint import secret_binding
+from clarion.sender.certificates import (
+    EXPIRES_SOON,
+    CertificateRefused,
+    check_authorities,
+    check_client_certificate,
+)
+from clarion.sender.endpoint import client_key_binding, secret_binding
 from clarion.sender.policy import Policy
-from clarion.sender.resolve import UriWarning, check_uri
+from clarion.sender.resolve import check_uri
 from clarion.sender.seal import Sealer, SecretUnreadable
 from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
 
@@ -60,7 +66,10 @@ FIELDS: tuple[Field, ...] = (
     Field("ordering", "ordering", fields.one_of(*ORDERINGS)),
     Field("lane_block_max_seconds", "laneBlockMaxSeconds", fields.whole_number(1, fields.MONTH_SECONDS), nullable=True),
     Field("signatures", "signatures", fields.some_of(*SIGNATURES)),
+    Field("ca_certificates", "caCertificates", lambda value, _field: value, nullable=True),
+    Field("client_certificate", "clientCertificate", lambda value, _field: value, nullable=True),
 )
+_CLIENT_KEY_FIELD = Field("client_key", "clientPrivateKey", lambda value, _field: value, nullable=True)
 _SECRET_FIELD = Field("shared_secret", "sharedSecret", _shared_secret)
 
 
@@ -84,6 +93,8 @@ class Receiver:
     ordering: str
     lane_block_max_seconds: int | None
     signatures: Sequence[str]
+    ca_certificates: str | None
+    client_certificate: str | None
     shared_secret_hint: str
     etag: str
     created: datetime
@@ -95,32 +106,68 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverChange:
-    """Checked values of a receiver to be, or to be changed. `warnings` are for its owner. `repr` hides the secret."""
+    """Checked values of a receiver to be, or to be changed. `warnings` are for its owner. `repr` hides the secrets.
+
+    `client_key` is the key of `values["client_certificate"]`, None with that being None.
+    """
 
     values: Mapping[str, Any]
     headers: tuple[HeaderDraft, ...]
     shared_secret: str | None
-    warnings: tuple[UriWarning, ...]
+    client_key: str | None
+    warnings: tuple[Notice, ...]
 
     def __repr__(self) -> str:
         return f"ReceiverChange({sorted(self.values)})"
 
 
-async def check_receiver(given: Mapping[str, Any], headers: Sequence[HeaderDraft], policy: Policy) -> ReceiverChange:
-    """The given values (by column, and `shared_secret`), checked. Takes up to 2 s for the lookup of a host's name.
+async def check_receiver(
+    given: Mapping[str, Any], headers: Sequence[HeaderDraft], policy: Policy, now: datetime
+) -> ReceiverChange:
+    """The given values (by column, `shared_secret` and `client_key`), checked at the time `now`.
 
-    To be called outside of any transaction. Never contacts the receiver. Raises RequestRefused naming the input:
-    INVALID_INPUT, or ADDRESS_NOT_ALLOWED for a destination that policy forbids.
+    Takes up to 2 s for the lookup of a host's name. To be called outside of any transaction. Never contacts the receiver.
+    Raises RequestRefused naming the input: INVALID_INPUT, or ADDRESS_NOT_ALLOWED for a destination that policy forbids.
     """
     values = fields.checked(FIELDS, given)
     secrets = fields.checked([_SECRET_FIELD], given)
     drafts = check_headers(headers)
-    warnings: tuple[UriWarning, ...] = ()
+    warnings = _check_certificates(values, given, now)
     if "webhook_uri" in values:
-        warnings = tuple(await check_uri(values["webhook_uri"], policy))
+        found = await check_uri(values["webhook_uri"], policy)
+        warnings += [Notice(one.code, "input.webhookUri", one.message) for one in found]
     if "active" in values:
         values["disabled_reason"] = None if values["active"] else "MANUAL"
-    return ReceiverChange(values, drafts, secrets.get("shared_secret"), warnings)
+    return ReceiverChange(values, drafts, secrets.get("shared_secret"), given.get("client_key"), tuple(warnings))
+
+
+def _check_certificates(values: Mapping[str, Any], given: Mapping[str, Any], now: datetime) -> list[Notice]:
+    """What the owner should know of authorities and client certificate. Raises RequestRefused naming the input."""
+    fields.checked([_CLIENT_KEY_FIELD], given)
+    warnings: list[Notice] = []
+    authorities, certificate, key = (
+        *(values.get(name) for name in ("ca_certificates", "client_certificate")),
+        given.get("client_key"),
+    )
+    if authorities is not None:
+        field = "input.caCertificates"
+        try:
+            end = check_authorities(authorities, now)
+        except CertificateRefused as refusal:
+            raise refused(str(refusal), field) from None
+        if end - now < EXPIRES_SOON:
+            warnings.append(Notice("CA_CERTIFICATE_EXPIRES", field, f"an authority ends on {end:%Y-%m-%d}"))
+    if ("client_certificate" in values) != ("client_key" in given) or (certificate is None) != (key is None):
+        raise refused("clientCertificate and clientPrivateKey go together, both or neither", "input.clientCertificate")
+    if certificate is not None and key is not None:
+        field = "input.clientCertificate"
+        try:
+            end = check_client_certificate(certificate, key, now)
+        except CertificateRefused as refusal:
+            raise refused(str(refusal), field) from None
+        if end - now < EXPIRES_SOON:
+            warnings.append(Notice("CLIENT_CERTIFICATE_EXPIRES", field, f"the certificate ends on {end:%Y-%m-%d}"))
+    return warnings
 
 
 async def create_receiver(
@@ -144,6 +191,7 @@ async def create_receiver(
                 updated_by_id=principal.client_id,
                 **_sealed(sealer, principal.organisation_id, receiver_id, secret),
                 **change.values,
+                **_sealed_key(sealer, principal.organisation_id, receiver_id, change),
             )
             .returning(*_COLUMNS)
         )
@@ -175,6 +223,9 @@ async def update_receiver(
     values = {column: value for column, value in change.values.items() if getattr(before, column) != value}
     if change.shared_secret is not None:
         values |= _sealed(sealer, principal.organisation_id, receiver_id, change.shared_secret)
+    if "client_certificate" in change.values:
+        values |= _sealed_key(sealer, principal.organisation_id, receiver_id, change)
+        values["client_certificate"] = change.values["client_certificate"]
     if not values:
         return before
     written = await connection.execute(
@@ -307,6 +358,15 @@ def _sealed(sealer: Sealer, organisation_id: OrganisationId, receiver_id: int, s
         "shared_secret_sealed": sealer.seal(secret.encode(), secret_binding(organisation_id, receiver_id)),
         "shared_secret_hint": secret[-4:],
     }
+
+
+def _sealed_key(
+    sealer: Sealer, organisation_id: OrganisationId, receiver_id: int, change: ReceiverChange
+) -> dict[str, Any]:
+    if change.client_key is None:
+        return {"client_key_sealed": None}
+    binding = client_key_binding(organisation_id, receiver_id)
+    return {"client_key_sealed": sealer.seal(change.client_key.encode(), binding)}
 
 
 _COLUMNS = tuple(tables.receivers.c[field.name] for field in dataclass_fields(Receiver))

@@ -11,25 +11,17 @@ import socket
 import ssl
 from pathlib import Path
 
-from clarion.core.errors import EnvironmentRefused
 from clarion.sender.address import AddressNotAllowed, Target
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
 from clarion.sender.outcome import Failure, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, addresses_of
 from clarion.sender.route import BLOCKED, OpeningFailed, Route, connect_failure, proxy_failed
+from clarion.sender.tls import COMMON, Identity, context_of, tls_context
 
 CONNECT_BUDGET_S = 5.0
 READ_BUFFER_BYTES = 64 * 1024
 _SHUTDOWN_BUDGET_S = 1.0
-
-# Where distributions keep their certificate authorities, when OpenSSL's own default is empty.
-_AUTHORITIES_FILES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, in the words an operator searches for.
 _CERTIFICATE_ERRORS = {
@@ -46,32 +38,6 @@ _CERTIFICATE_ERRORS = {
 }
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificate and name verified against the system's authorities and those in `ca_file`.
-
-    Raises EnvironmentRefused when `ca_file` cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False
-    context.set_alpn_protocols(["http/1.1"])
-    # Not set_default_verify_paths(): it reads SSL_CERT_FILE and SSL_CERT_DIR.
-    compiled = ssl.get_default_verify_paths()
-    files = [name for name in (compiled.openssl_cafile, *_AUTHORITIES_FILES) if Path(name).is_file()]
-    directory = compiled.openssl_capath if Path(compiled.openssl_capath).is_dir() else None
-    if files or directory is not None:
-        context.load_verify_locations(cafile=files[0] if files else None, capath=directory)
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise EnvironmentRefused(
-                f"the certificate authorities in {ca_file} cannot be used: {error.strerror or error}",
-                "CLARION_CA_FILE names a readable file with certificates in PEM form",
-            ) from error
-    return context
-
-
 class Opener:
     """Opens connections under one address policy, by one route, in one TLS context."""
 
@@ -79,11 +45,18 @@ class Opener:
         self.policy = policy
         self._route = route
         self._turn = 0
+        self._ca_file = ca_file
         self._context = tls_context(ca_file)
         self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
 
-    async def open(self, target: Target, owner: Owner, preference: int) -> Http1Connection:
-        """A fresh connection to `target`, owned by `owner`.
+    def context(self, identity: Identity) -> ssl.SSLContext:
+        """The TLS context for receivers of this identity; all that have nothing special share one. Raises IdentityUnusable."""
+        return self._context if identity == COMMON else context_of(identity, self._ca_file)
+
+    async def open(
+        self, target: Target, owner: Owner, preference: int, context: ssl.SSLContext | None = None
+    ) -> Http1Connection:
+        """A fresh connection to `target`, owned by `owner`; `context` as from `context`, the common one if None.
 
         The address used is number `preference` (modulo their count) of those found, so that a caller can move on
         to the next after a failure. Takes at most 2 s for the name and 5 s for the rest. Raises OpeningFailed.
@@ -107,7 +80,7 @@ class Opener:
                 async with asyncio.timeout(CONNECT_BUDGET_S):
                     raw = await self._route.connect(pinned, target.port, self._turn)
                     connection = Http1Connection(owner, self._shared, raw.getsockname()[0], str(pinned))
-                    await self._start_tls(raw, connection, target)
+                    await self._start_tls(raw, connection, target, context or self._context)
             except TimeoutError:
                 if connection is None and self._route.proxy is not None:
                     raise proxy_failed(f"no connection within {CONNECT_BUDGET_S:g} s", pinned) from None
@@ -124,13 +97,15 @@ class Opener:
             raise
         return connection
 
-    async def _start_tls(self, raw: socket.socket, connection: Http1Connection, target: Target) -> None:
+    async def _start_tls(
+        self, raw: socket.socket, connection: Http1Connection, target: Target, context: ssl.SSLContext
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.create_connection(
                 lambda: connection,
                 sock=raw,
-                ssl=self._context,
+                ssl=context,
                 server_hostname=target.host,
                 ssl_handshake_timeout=CONNECT_BUDGET_S * 2,  # ours is shorter and covers connecting too
                 ssl_shutdown_timeout=_SHUTDOWN_BUDGET_S,

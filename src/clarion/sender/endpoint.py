@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from clarion.sender.seal import Sealer
 from clarion.sender.send import Endpoint
 from clarion.sender.sign import secret_bytes
+from clarion.sender.tls import Identity
 
-__all__ = ["Endpoint", "SealedEndpoint", "header_binding", "open_endpoint", "secret_binding"]
+__all__ = ["Endpoint", "SealedEndpoint", "client_key_binding", "header_binding", "open_endpoint", "secret_binding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class SealedEndpoint:
     timeout_s: int
     concurrency: int
     expected_response_code: int | None
+    ca_certificates: str | None = None
+    client_certificate: str | None = None
+    client_key_sealed: bytes | None = None
 
 
 def secret_binding(organisation_id: int, receiver_id: int) -> str:
@@ -38,6 +42,11 @@ def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
     return f"header:{organisation_id}:{receiver_id}:{name.lower()}"
 
 
+def client_key_binding(organisation_id: int, receiver_id: int) -> str:
+    """What the sealed private key of a receiver's client certificate is bound to."""
+    return f"client key:{organisation_id}:{receiver_id}"
+
+
 def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
     """The endpoint with its secrets in clear. Raises SecretUnreadable."""
     secret = sealer.unseal(sealed.secret_sealed, secret_binding(sealed.organisation_id, sealed.receiver_id))
@@ -45,6 +54,10 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
         (name, sealer.unseal(value, header_binding(sealed.organisation_id, sealed.receiver_id, name)).decode())
         for name, value in zip(sealed.header_names, sealed.header_values_sealed, strict=True)
     )
+    client_key = None
+    if sealed.client_key_sealed is not None:
+        binding = client_key_binding(sealed.organisation_id, sealed.receiver_id)
+        client_key = sealer.unseal(sealed.client_key_sealed, binding)
     return Endpoint(
         receiver_id=sealed.receiver_id,
         uri=sealed.uri,
@@ -55,4 +68,5 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
         timeout_s=sealed.timeout_s,
         concurrency=sealed.concurrency,
         expected_response_code=sealed.expected_response_code,
+        identity=Identity(sealed.ca_certificates, sealed.client_certificate, client_key),
     )

@@ -8,6 +8,7 @@ once: answered, failed, or taken back by `take_back`.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -77,13 +78,21 @@ class Pool:
     """At most `limit` connections to one target. Owned by one receiver, so that none is shared across receivers."""
 
     def __init__(
-        self, target: Target, limit: int, destination: Destination, opener: Opener, clock: Clock, finish: Finish
+        self,
+        target: Target,
+        limit: int,
+        destination: Destination,
+        opener: Opener,
+        context: ssl.SSLContext,
+        clock: Clock,
+        finish: Finish,
     ) -> None:
         self.target = target
         self.destination = destination
         self.limit = limit
         self.kept_headers = KeptHeaders()
         self._opener = opener
+        self._context = context
         self._clock = clock
         self._finish = finish
         self._idle: list[Http1Connection] = []
@@ -266,7 +275,7 @@ class Pool:
 
     async def _open(self) -> None:
         try:
-            connection = await self._opener.open(self.target, self, self._preference)
+            connection = await self._opener.open(self.target, self, self._preference, self._context)
         except OpeningFailed as failed:
             self._preference += 1
             self._opening_failed(failed.failure, failed.peer_address, failed.source_address)

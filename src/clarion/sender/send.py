@@ -27,6 +27,7 @@ from clarion.sender.policy import Policy, Rule
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
 from clarion.sender.route import BLOCKED, Route
+from clarion.sender.tls import COMMON, Identity, IdentityUnusable
 
 SWEEP_S = 0.05
 _HOUSEKEEPING_NS = 1_000_000_000
@@ -41,7 +42,8 @@ class Endpoint:
     """What is needed to reach a receiver.
 
     `secrets` has the current one first; during a rotation all sign. `signatures` holds "V1" and, if the receiver
-    asked for it, "ION". `timeout_s` is the whole attempt's deadline, `concurrency` the connections at most.
+    asked for it, "ION". `identity` is what is special about its TLS. `timeout_s` is the whole attempt's deadline,
+    `concurrency` the connections at most.
     Pass the same object as long as nothing changed: it is compared at each send.
     """
 
@@ -54,18 +56,22 @@ class Endpoint:
     timeout_s: int
     concurrency: int
     expected_response_code: int | None
+    identity: Identity = COMMON
 
     def __repr__(self) -> str:
         return f"Endpoint(receiver_id={self.receiver_id}, uri={self.uri!r}, headers and secrets hidden)"
 
 
 class _Receiver:
-    """An endpoint made ready; `template` and `pool` are missing when nothing may be sent to it."""
+    """An endpoint made ready; `template` and `pool` are missing when nothing can be sent to it, for the reason `failure`."""
 
-    __slots__ = ("endpoint", "pool", "template", "used_ns")
+    __slots__ = ("endpoint", "failure", "pool", "template", "used_ns")
 
-    def __init__(self, endpoint: Endpoint, template: RequestTemplate | None, pool: Pool | None, used_ns: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, template: RequestTemplate | None, pool: Pool | None, failure: Failure, used_ns: int
+    ) -> None:
         self.endpoint = endpoint
+        self.failure = failure
         self.template = template
         self.pool = pool
         self.used_ns = used_ns
@@ -135,7 +141,7 @@ class Sender:
             receiver = self._prepare(endpoint, now_ns)
         receiver.used_ns = now_ns
         if receiver.template is None or receiver.pool is None:
-            self._fail_later(exchange, BLOCKED)
+            self._fail_later(exchange, receiver.failure)
             return
         try:
             exchange.request = receiver.template.build(message_id, int(now.wall.timestamp()), body, extra_headers)
@@ -179,6 +185,7 @@ class Sender:
         pool = former.pool if former is not None else None
         template: RequestTemplate | None = None
         target = None
+        failure = BLOCKED
         try:
             target = self._opener.policy.parse(endpoint.uri)
             template = request_template(
@@ -187,16 +194,31 @@ class Sender:
         except (RequestRefused, RequestUnsendable) as error:
             _log.warning("nothing can be sent to receiver %d: %s", endpoint.receiver_id, error)
         limit = max(1, endpoint.concurrency)
-        if pool is not None and (target is None or (pool.target.host, pool.target.port) != (target.host, target.port)):
+        same = (
+            former is not None
+            and former.endpoint.identity == endpoint.identity
+            and pool is not None
+            and target is not None
+            and (pool.target.host, pool.target.port) == (target.host, target.port)
+        )
+        if pool is not None and not same:
             pool.retire()
             self._retired.append(pool)
             pool = None
         if pool is not None:
             pool.limit = limit
         elif target is not None:
+            try:
+                context = self._opener.context(endpoint.identity)
+            except IdentityUnusable as error:
+                failure = Failure(Outcome.TLS_FAILED, str(error))
+                return self._keep(_Receiver(endpoint, None, None, failure, now_ns))
             destination = self._destinations.setdefault(target.host, Destination(self._connections_per_host))
-            pool = Pool(target, limit, destination, self._opener, self._clock, self._finish)
-        receiver = self._receivers[endpoint.receiver_id] = _Receiver(endpoint, template, pool, now_ns)
+            pool = Pool(target, limit, destination, self._opener, context, self._clock, self._finish)
+        return self._keep(_Receiver(endpoint, template, pool, failure, now_ns))
+
+    def _keep(self, receiver: _Receiver) -> _Receiver:
+        self._receivers[receiver.endpoint.receiver_id] = receiver
         return receiver
 
     def _finish(self, exchange: Exchange, failure: Failure | None) -> Callable[[], None]:
