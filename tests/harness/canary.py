@@ -5,8 +5,10 @@ Bound to the wildcard addresses: in a namespace whose routes call every address 
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -22,18 +24,22 @@ class Canaries:
     def __init__(self, visit: Visit | None = None, without: Iterable[int] = ()) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._listeners: list[socket.socket] = []
         for port in {*TLS_PORTS, *OTHER_PORTS} - {*without}:
             for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
                 listener = socket.create_server((anywhere, port), family=family, backlog=1024)
+                self._listeners.append(listener)
                 handler = visit if port in TLS_PORTS else None
                 threading.Thread(target=self._accept, args=(listener, port, handler), daemon=True).start()
 
-    def counts(self, *, reset: bool = True) -> dict[str, int]:
-        """Accepted connections by `address port`, since the last reset."""
+    def counts(self) -> dict[str, int]:
+        """Accepted connections by `address port`, since the last call; what waits to be accepted is waited for."""
+        while select.select(self._listeners, (), (), 0.02)[0]:
+            time.sleep(0.005)
+        time.sleep(0.02)  # accepted, and about to be counted
         with self._lock:
             counts = dict(self._counts)
-            if reset:
-                self._counts.clear()
+            self._counts.clear()
         return counts
 
     def _accept(self, listener: socket.socket, port: int, visit: Visit | None) -> None:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 import zlib
 from contextlib import suppress
 from functools import cache
@@ -118,11 +117,6 @@ def main() -> None:
     zone = Zone()
     serve_names(zone, nameserver)
 
-    def counts(*, settle_s: float = 0.05) -> dict[str, int]:
-        # A connection that was opened a moment ago is in the backlog, perhaps not yet accepted.
-        time.sleep(settle_s)
-        return canaries.counts()
-
     def prepare() -> None:
         for encoding in ("gzip", "deflate", "nested"):
             bomb(encoding)
@@ -131,7 +125,13 @@ def main() -> None:
         zone.set(entries)
 
     answer_requests(
-        {"counts": counts, "names": names, "asked": zone.asked, "prepare": prepare, "most_open": gauge.most_open}
+        {
+            "counts": canaries.counts,
+            "names": names,
+            "asked": zone.asked,
+            "prepare": prepare,
+            "most_open": gauge.most_open,
+        }
     )
 
 
