@@ -158,8 +158,7 @@ def egress_route(settings: Settings) -> Route:
     own = load_environments(settings.environments_file, settings.environment).own
     sources = settings.source_addresses
     if not sources and own is not None and not settings.source_addresses_translated:
-        now = SystemClock().wall()
-        sources = tuple(one.address for one in own.addresses if one.in_force(now))
+        sources = own.sources(SystemClock().wall())
     for source in sources:
         if not is_own(source):
             raise EnvironmentRefused(
@@ -177,11 +176,23 @@ def egress_policy(settings: Settings, connection: psycopg.Connection[Any]) -> Po
 
     own = load_environments(settings.environments_file, settings.environment).own
     database = connection.info.hostaddr
+    # A name only: addresses of this host are known, and `localhost` is open where the process allows loopback.
+    listening = (
+        frozenset({settings.listen_host.lower()} - {"localhost"}) if _is_name(settings.listen_host) else frozenset()
+    )
     return Policy(
         settings.allowed_networks,
-        own_hosts=frozenset() if own is None else own.hosts,
+        own_hosts=listening if own is None else listening | own.hosts,
         own_addresses=frozenset({ip_address(database)}) if database else frozenset(),
     )
+
+
+def _is_name(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 # ---------------------------------------------------------------- the roles of one process
