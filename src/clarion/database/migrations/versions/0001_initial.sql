@@ -555,6 +555,9 @@ CREATE POLICY engine_all ON clarion.organisations TO @engine@ USING (true) WITH 
 CREATE POLICY api_own ON clarion.organisations TO @api@ USING (id = (SELECT clarion.current_organisation_id()));
 -- Whoever registers a receiver is told by the rules of all whether it may be sent to.
 CREATE POLICY api_reads_all ON clarion.egress_rules FOR SELECT TO @api@ USING (true);
+-- They hold for all: only the deployment's own organisation makes them.
+CREATE POLICY api_of_the_deployment ON clarion.egress_rules AS RESTRICTIVE FOR INSERT TO @api@
+    WITH CHECK (organisation_id = (SELECT id FROM clarion.organisations WHERE name = 'default'));
 CREATE POLICY capture_appends ON clarion.outbox FOR INSERT TO @capture@ WITH CHECK (true);
 
 -- A key is looked up before the organisation is known: one function, one row, by the hash of the whole key.
