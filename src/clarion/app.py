@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -147,6 +147,23 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
+def source_addresses(settings: Settings) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The local addresses that requests are bound to, in turn; none: the system chooses. Raises UsageInvalid."""
+    own = load_environments(settings.environments_file, settings.environment).own
+    if settings.source_addresses or own is None or settings.source_addresses_translated:
+        return settings.source_addresses
+    return own.sources(SystemClock().wall())
+
+
+def address_missing(source: IPv4Address | IPv6Address) -> EnvironmentRefused:
+    """The refusal of a source address that this host has not got, with both ways out."""
+    return EnvironmentRefused(
+        f"the egress address {source} is on no interface of this host",
+        "add it to one; or, if a NAT behind this host puts it on, set CLARION_SOURCE_ADDRESSES_TRANSLATED=true"
+        " (and CLARION_SOURCE_ADDRESSES to the local addresses that it translates, if not all)",
+    )
+
+
 def egress_route(settings: Settings) -> Route:
     """How connections to receivers leave.
 
@@ -155,18 +172,10 @@ def egress_route(settings: Settings) -> Route:
     from clarion.sender.policy import is_own
     from clarion.sender.route import Route, parse_proxy
 
-    own = load_environments(settings.environments_file, settings.environment).own
-    sources = settings.source_addresses
-    if not sources and own is not None and not settings.source_addresses_translated:
-        now = SystemClock().wall()
-        sources = tuple(one.address for one in own.addresses if one.in_force(now))
+    sources = source_addresses(settings)
     for source in sources:
         if not is_own(source):
-            raise EnvironmentRefused(
-                f"the egress address {source} is on no interface of this host",
-                "add it to one; or, if a NAT behind this host puts it on, set CLARION_SOURCE_ADDRESSES_TRANSLATED=true"
-                " (and CLARION_SOURCE_ADDRESSES to the local addresses that it translates, if not all)",
-            )
+            raise address_missing(source)
     proxy = settings.egress_proxy
     return Route(sources, None if proxy is None else parse_proxy(proxy.get_secret_value()))
 
@@ -177,11 +186,23 @@ def egress_policy(settings: Settings, connection: psycopg.Connection[Any]) -> Po
 
     own = load_environments(settings.environments_file, settings.environment).own
     database = connection.info.hostaddr
+    # A name only: addresses of this host are known, and `localhost` is open where the process allows loopback.
+    listening = (
+        frozenset({settings.listen_host.lower()} - {"localhost"}) if _is_name(settings.listen_host) else frozenset()
+    )
     return Policy(
         settings.allowed_networks,
-        own_hosts=frozenset() if own is None else own.hosts,
+        own_hosts=listening if own is None else listening | own.hosts,
         own_addresses=frozenset({ip_address(database)}) if database else frozenset(),
     )
+
+
+def _is_name(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 # ---------------------------------------------------------------- the roles of one process

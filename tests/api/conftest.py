@@ -50,6 +50,7 @@ def module_api(module_database: DatabaseAddress, sealer: Sealer) -> Iterator[int
 EMPTIED = (
     *(
         "egress_rules",
+        "tests",
         "history",
         "attempts",
         "events",
@@ -86,7 +87,7 @@ def administrator(emptied: DatabaseAddress, module_api: int) -> Caller:
         add_resources(connection, [("RUNS", "RUN"), ("ISSUES", "ISSUE")])
     caller = Caller(module_api, new_key(emptied, "default", Role.ADMINISTRATOR, "admin"), emptied)
     deadline = time.monotonic() + 2
-    while len(caller("{ resources { name } }").data["resources"]) != 5:
+    while len(caller("{ resources { name } }").data["resources"]) != 6:
         assert time.monotonic() < deadline
     return caller
 

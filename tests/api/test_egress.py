@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from clarion.access.principal import Role
+from clarion.core.environments import Environments, parse_environments
+from clarion.core.errors import RequestRefused
 from clarion.registry import egress_rules
 from harness.api import Answer, Caller
 
@@ -60,6 +62,33 @@ def test_a_rule_may_name_a_host_inside(operator: Caller) -> None:
     assert listed["pageInfo"] == {"totalCount": 1}
 
 
+def test_a_rule_of_another_environment_opens_nothing_here(operator: Caller, integrator: Caller) -> None:
+    made = create(operator, environment="plant-2").data["createWebhookEgressRule"]["webhookEgressRule"]
+    assert made["environment"] == "plant-2"
+    assert integrator(REGISTER, uri="https://10.1.2.3/").refusal == ("ADDRESS_NOT_ALLOWED", "input.webhookUri")
+    for name in ("Plant 2", "x" * 101, "nul\x00"):
+        assert create(operator, environment=name).refusal == ("INVALID_INPUT", "input.environment")
+
+
+def test_a_rule_is_found_by_its_global_name(operator: Caller) -> None:
+    create(operator)
+    node = "query($id: ID!) { node(id: $id) { id ... on WebhookEgressRule { network } } }"
+    assert operator(node, id="WebhookEgressRule:1").data["node"] == {"id": "1", "network": "10.1.0.0/16"}
+    assert operator(node, id="WebhookEgressRule:2").refusal == ("NOT_FOUND", "id")
+    stranger = operator.of("tenant", Role.ADMINISTRATOR)
+    assert stranger(node, id="WebhookEgressRule:1").refusal[0] == "FORBIDDEN"
+
+
+def test_with_a_file_a_rule_is_for_one_of_its_environments() -> None:
+    table = {"environments": {"staging": {}, "production": {}}}
+    environments = Environments(parse_environments(table, "file"))
+    assert egress_rules.check_environment("staging", "production", environments) == "staging"
+    assert egress_rules.check_environment("default", "default", environments) == "default"
+    with pytest.raises(RequestRefused, match="one of staging, production") as refused:
+        egress_rules.check_environment("stagign", "production", environments)
+    assert refused.value.field == "input.environment"
+
+
 @pytest.mark.parametrize(
     ("given", "field", "reason"),
     [
@@ -89,7 +118,7 @@ def test_what_no_rule_may_say_is_refused(operator: Caller, given: dict[str, Any]
 def test_only_operators_of_the_deployments_own_organisation_make_rules(
     administrator: Caller, integrator: Caller
 ) -> None:
-    assert create(integrator).refusal[0] == "FORBIDDEN"
+    assert create(integrator, port=0).refusal[0] == "FORBIDDEN"
     assert create(administrator.of("default", Role.AUDITOR)).refusal[0] == "FORBIDDEN"
     stranger = administrator.of("tenant", Role.ADMINISTRATOR)
     for answer in (create(stranger), stranger(LIST), stranger(DELETE, id="1", etag="x")):

@@ -77,5 +77,7 @@ def test_our_own_objects_are_resources_too(integrator: Caller) -> None:
     listed = {
         one["name"]: one["description"] for one in integrator("{ resources { name description } }").data["resources"]
     }
-    assert {"WEBHOOK_RECEIVERS", "WEBHOOK_SUBSCRIPTIONS", "WEBHOOK_HEADERS", "RUNS", "ISSUES"} == set(listed)
+    assert {"WEBHOOK_RECEIVERS", "WEBHOOK_SUBSCRIPTIONS", "WEBHOOK_HEADERS", "WEBHOOK_TESTS", "RUNS", "ISSUES"} == set(
+        listed
+    )
     assert all(listed.values())

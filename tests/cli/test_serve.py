@@ -204,3 +204,22 @@ def test_a_copy_of_the_database_delivers_nothing_until_it_is_adopted(
             deployment.connection.close()
             connection.execute(f"DROP DATABASE {copy.database} WITH (FORCE)")
     assert first.message_id.split("_")[1] != second.message_id.split("_")[1]
+
+
+def test_only_who_delivers_needs_the_egress_addresses(deployment: Deployment, clarion_process: Command) -> None:
+    """A host of the API alone starts without them; where delivery runs the start is refused before anything else."""
+    ion = {
+        "CLARION_ENVIRONMENTS_FILE": str(Path(__file__).parents[2] / "deploy/ion/environments.toml"),
+        "CLARION_ENVIRONMENT": "production",
+    }
+    api = deployment.serve("--role", "api", CLARION_LISTEN="127.0.0.1:0", **ion)
+    status, body = _get(_port(api), "/.well-known/webhook-egress.json")
+    assert status == 200
+    assert [one["address"] for one in json.loads(body)["addresses"]] == ["54.149.61.144", "52.88.34.10"]
+    delivery = clarion_process("serve", "--role", "delivery", **ion).wait()
+    assert delivery.code == 3
+    assert "54.149.61.144 is on no interface of this host" in delivery.stderr
+    assert "CLARION_SOURCE_ADDRESSES_TRANSLATED=true" in delivery.stderr
+    unknown = clarion_process("serve", "--role", "api", **(ion | {"CLARION_ENVIRONMENT": "prod"})).wait()
+    assert unknown.code == 2
+    assert "it has staging, production" in unknown.stderr

@@ -80,7 +80,15 @@ def test_addresses_come_and_go_at_their_moments() -> None:
         ('addresses = [{address = "44.0.0.1", from = "2027-01-01"}]', "must be a date or a time, without quotes"),
         ('addresses = [{address = "44.0.0.1", from = 2027-01-01T00:00:00}]', "a time needs its zone"),
         ('addresses = [{address = "44.0.0.1", from = 2027-01-02, until = 2027-01-01}]', "ends before it begins"),
+        ('addresses = ["255.255.255.255"]', "no host's address lies in 240.0.0.0/4"),
+        ('addresses = ["::ffff:127.0.0.1"]', "no host's address lies in ::/8"),
+        ('addresses = ["2a00:1450::1%eth0"]', "has a zone"),
+        ('addresses = [{address = "44.0.0.1", from = 0001-01-01T00:00:00+14:00}]', "outside of the years"),
         ('urls = ["http://app.example"]', "is no https:// URL"),
+        ('urls = ["https://[app.example"]', "is no https:// URL"),
+        ('urls = ["https://app.example."]', "is no https:// URL"),
+        ('urls = ["https://bücher.example/"]', "is no https:// URL"),
+        ('urls = ["https://user@app.example/"]', "is no https:// URL"),
         ('label = " "', "`label` must be a printable text"),
     ],
 )
@@ -91,9 +99,25 @@ def test_a_mistake_is_refused_with_its_place(table: str, reason: str) -> None:
     assert reason in refused.value.message
 
 
+def test_without_an_address_in_force_nothing_is_guessed() -> None:
+    environment = one('addresses = ["10.1.2.3", {address = "44.0.0.2", from = 2027-01-01}]')
+    assert [str(address) for address in environment.sources(datetime(2026, 1, 1, tzinfo=UTC))] == ["10.1.2.3"]
+    ended = one('addresses = [{address = "44.0.0.2", until = 2027-01-01}]')
+    with pytest.raises(UsageInvalid, match="none is in force at 2027-01-01T00:00:00Z"):
+        ended.sources(datetime(2027, 1, 1, tzinfo=UTC))
+    assert one("").sources(datetime(2027, 1, 1, tzinfo=UTC)) == ()
+
+
+def test_hosts_are_as_those_of_webhooks_are() -> None:
+    assert one('urls = ["https://App.Example:8443/x?y", "https://10.1.2.3"]').hosts == {"app.example", "10.1.2.3"}
+
+
 def test_names_and_files_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageInvalid, match="lower-case"):
         parse_environments({"environments": {"Plant 1": {}}}, "file")
+    for name in ("Plant 1", "x" * 101, ""):
+        with pytest.raises(UsageInvalid, match="CLARION_ENVIRONMENT: a name has"):
+            load_environments(None, name)
     with pytest.raises(UsageInvalid, match="unknown key 'environment'"):
         parse_environments({"environment": {}}, "file")
     with pytest.raises(UsageInvalid, match="no such"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import strawberry
 
+from clarion.access.principal import Permission
 from clarion.api import described
 from clarion.api.clients import Client, client_by_id
 from clarion.api.connection import Connection, Node, connection_of
@@ -70,6 +71,9 @@ class CreateWebhookEgressRuleInput:
     host: str | None = strawberry.field(
         default=strawberry.UNSET, description="Only for this name; without it for any, and for literal addresses."
     )
+    environment: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Where it holds; without it in the environment of this deployment."
+    )
 
 
 @strawberry.type
@@ -121,11 +125,12 @@ class EgressMutations:
         self, info: Info, input: CreateWebhookEgressRuleInput
     ) -> WebhookEgressRulePayload | None:
         context = info.context
+        context.principal.require(Permission.EGRESS_WRITE)
+        own = context.services.environment_name
+        environment = egress_rules.check_environment(input.environment or own, own, context.services.environments)
         values: dict[str, Any] = egress_rules.check_rule(given(input, ("host", "network", "port", "note")))
         async with context.changing() as connection:
-            record = await egress_rules.create_rule(
-                connection, context.principal, context.services.environment_name, values
-            )
+            record = await egress_rules.create_rule(connection, context.principal, environment, values)
         return WebhookEgressRulePayload(webhook_egress_rule=rule_of(record))
 
     @described.mutation("Take a rule back. Connections made under it end, and no request follows.")
@@ -133,6 +138,7 @@ class EgressMutations:
         self, info: Info, id: strawberry.ID, etag: str
     ) -> DeletedWebhookEgressRule | None:
         context = info.context
+        context.principal.require(Permission.EGRESS_WRITE)
         key = existing_key(id, "webhook egress rule", "id")
         async with context.changing() as connection:
             await egress_rules.delete_rule(connection, context.principal, key, etag)
@@ -140,6 +146,13 @@ class EgressMutations:
 
 
 _SORTED = {"ID": SortKey("id", tables.egress_rules.c.id, False, pages.number)}
+
+
+async def find_rule(info: Info, id: str) -> WebhookEgressRule:
+    """The rule with this id. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`."""
+    key = existing_key(id, "webhook egress rule", "id")
+    async with info.context.session.reading() as connection:
+        return rule_of(await egress_rules.find_rule(connection, info.context.principal, key))
 
 
 def rule_of(record: EgressRule) -> WebhookEgressRule:

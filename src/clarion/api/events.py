@@ -35,7 +35,7 @@ from clarion.api.values import (
     WebhookSubscriptionActions,
 )
 from clarion.core.errors import InvariantBroken
-from clarion.core.ids import ResourceName
+from clarion.core.ids import NO_SUBSCRIPTION, ResourceName
 from clarion.database.page import page_request
 from clarion.records.trail import Attempt, Event, count_events, list_events
 from clarion.registry.rows import not_found
@@ -64,14 +64,18 @@ class WebhookEvent(Node):
     action: WebhookSubscriptionActions
     object_id: str
     change_id: BigInt = strawberry.field(description="The change's number in the organisation's ledger, without gaps.")
-    sequence: BigInt = strawberry.field(description="The event's number in its subscription, without gaps.")
+    sequence: BigInt = strawberry.field(
+        description="The event's number in its subscription, without gaps; 0 for a test send."
+    )
     created: datetime = strawberry.field(description="When the change was recorded.")
     settled: datetime | None
     due_at: datetime | None = strawberry.field(description="When it is next tried; null: at once, or settled.")
     record: strawberry.Private[Event]
 
-    @strawberry.field
-    async def subscription(self, info: Info) -> WebhookSubscription:
+    @described.field("Null for a test send.")
+    async def subscription(self, info: Info) -> WebhookSubscription | None:
+        if self.record.subscription_id == NO_SUBSCRIPTION:
+            return None
         found = await info.context.loaders.subscription.load(self.record.subscription_id)
         if found is None:
             raise InvariantBroken(f"event {self.record.id} has no subscription")
@@ -87,7 +91,7 @@ class WebhookEvent(Node):
     @described.field("Requests made for the event, oldest first.")
     async def attempts(self, info: Info, first: int = NESTED_DEFAULT) -> list[WebhookAttempt]:
         found = await info.context.loaders.attempts.load((self.record.id, nested_first(first)))
-        return [_attempt_of(one) for one in found]
+        return [attempt_of(one) for one in found]
 
 
 @strawberry.input(description="Compares an event's status.")
@@ -186,7 +190,7 @@ def event_of(record: Event) -> WebhookEvent:
     )
 
 
-def _attempt_of(record: Attempt) -> WebhookAttempt:
+def attempt_of(record: Attempt) -> WebhookAttempt:
     headers = None if record.response_headers is None else orjson.loads(record.response_headers)
     body = None if record.response_body is None else record.response_body.decode("utf-8", "replace")
     return WebhookAttempt(

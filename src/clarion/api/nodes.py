@@ -10,6 +10,7 @@ import strawberry
 from clarion.api import described
 from clarion.api.connection import Node
 from clarion.api.context import Info
+from clarion.api.egress import find_rule
 from clarion.api.events import find_event
 from clarion.api.receivers import find_receiver
 from clarion.api.subscriptions import find_subscription
@@ -20,6 +21,7 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookReceiver": find_receiver,
         "WebhookSubscription": find_subscription,
         "WebhookEvent": find_event,
+        "WebhookEgressRule": find_rule,
     }
 )
 

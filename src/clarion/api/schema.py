@@ -22,6 +22,7 @@ from clarion.api.nodes import NodeQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
 from clarion.api.resources import ResourceQueries, resource_enum
 from clarion.api.subscriptions import SubscriptionMutations, SubscriptionQueries
+from clarion.api.test_sends import TestSendMutations
 from clarion.api.values import SCALARS
 from clarion.core.ids import ResourceName
 from clarion.registry.resources import Resource
@@ -32,7 +33,8 @@ Query = merge_types(
     "Query", (ReceiverQueries, SubscriptionQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries)
 )
 Mutation = merge_types(
-    "Mutation", (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations, EgressMutations)
+    "Mutation",
+    (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations, EgressMutations, TestSendMutations),
 )
 
 

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
+from clarion.core.ids import TESTS
 from clarion.database.roles import Roles, read_roles
 
 # AFTER triggers fire in the order of their names; this one comes before any name that an application is likely to give.
@@ -90,6 +91,15 @@ OWN_RESOURCES = (
         table="headers",
         description="Custom HTTP headers of a receiver; their values are never part of a change.",
         excluded_columns=("value_sealed",),
+        organisation=None,
+        organisation_id_column="organisation_id",
+    ),
+    Attachment(
+        resource=TESTS,
+        singular="WEBHOOK_TEST",
+        schema="clarion",
+        table="tests",
+        description="Test sends; each is an event for the receiver that it tests, subscribed or not.",
         organisation=None,
         organisation_id_column="organisation_id",
     ),

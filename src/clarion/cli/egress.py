@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 import click
 
 from clarion.cli.output import print_json, print_table, styled
-from clarion.core.errors import CheckFailed, ClarionError, UsageInvalid
-from clarion.core.settings import Settings, load_settings
+from clarion.core.errors import CheckFailed
+from clarion.core.settings import Address, Settings, load_settings
+
+if TYPE_CHECKING:
+    from clarion.core.environments import Environment
+    from clarion.sender.policy import Policy
 
 
 @click.group
@@ -65,11 +71,12 @@ def check(uri: str | None, *, as_json: bool) -> None:
     """Prove that requests can leave this host as configured; exit code 1 if not.
 
     Looks at the environment, at each source address, and at the proxy. With --to the way is gone to its end: policy, source
-    address, proxy, TLS. The policy is that of the settings; rules made through the API are not looked at.
+    address, proxy, TLS. The policy has the rules that were made through the API, if there is a database.
     """
     settings = load_settings()
     checks = _environment(settings)
-    checks += asyncio.run(_connections(settings, uri)) if uri is not None and all(one.passed for one in checks) else []
+    if uri is not None and all(one.passed for one in checks):
+        checks += asyncio.run(_connections(settings, _policy(settings), uri))
     if as_json:
         print_json([asdict(one) for one in checks])
     else:
@@ -86,8 +93,9 @@ def check(uri: str | None, *, as_json: bool) -> None:
 
 
 def _environment(settings: Settings) -> list[Check]:
-    from clarion.app import egress_route
+    from clarion.app import source_addresses
     from clarion.core.environments import load_environments
+    from clarion.sender.route import parse_proxy
 
     own = load_environments(settings.environments_file, settings.environment).own
     found = [
@@ -95,34 +103,76 @@ def _environment(settings: Settings) -> list[Check]:
         if own is not None
         else Check("environment", "none", True, "no addresses are published; receivers cannot rely on any")
     ]
-    try:
-        route = egress_route(settings)
-    except UsageInvalid:
-        raise
-    except ClarionError as error:
-        return [*found, Check("source address", "", False, f"{error.message}; {error.hint}")]
     if settings.source_addresses_translated:
         found.append(Check("translation", "NAT", True, "declared: the published addresses are put on behind this host"))
-    found += [Check("source address", str(source), True, "is on this host") for source in route.sources]
-    if not route.sources:
+    sources = source_addresses(settings)
+    found += [_source(source, settings, own) for source in sources]
+    if not sources:
         found.append(Check("source address", "any", True, "the system chooses: none is configured"))
-    if route.proxy is not None:
-        found.append(
-            Check("proxy", f"{route.proxy.host}:{route.proxy.port}", True, "requests go through it by CONNECT")
-        )
+    if settings.egress_proxy is not None:
+        proxy = parse_proxy(settings.egress_proxy.get_secret_value())
+        found.append(Check("proxy", f"{proxy.host}:{proxy.port}", True, "requests go through it by CONNECT"))
     return found
 
 
-async def _connections(settings: Settings, uri: str) -> list[Check]:
+def _source(source: Address, settings: Settings, own: Environment | None) -> Check:
+    """Whether this host has the address, and receivers were told of it."""
+    from clarion.app import address_missing
+    from clarion.core.system import SystemClock
+    from clarion.sender.policy import is_own
+
+    if not is_own(source):
+        missing = address_missing(source)
+        return Check("source address", str(source), False, f"{missing.message}; {missing.hint}")
+    now = SystemClock().wall()
+    seen_as_it_is = not settings.source_addresses_translated and settings.egress_proxy is None
+    if own is not None and own.addresses and seen_as_it_is:
+        told = {one.address for one in own.addresses if one.in_force(now)}
+        if source not in told:
+            return Check(
+                "source address",
+                str(source),
+                False,
+                f"is on this host, but {own.name} does not publish it as in force: firewalls of receivers refuse it;"
+                " add it to the file, or set CLARION_SOURCE_ADDRESSES_TRANSLATED=true if a NAT puts another on",
+            )
+    return Check("source address", str(source), True, "is on this host")
+
+
+def _policy(settings: Settings) -> Policy:
+    """What requests are held to, rules of the own environment included; without a database that of the settings."""
+    from clarion.app import egress_policy
+    from clarion.cli.database import database_url
+    from clarion.core.settings import DEFAULT_ENVIRONMENT
+    from clarion.database.check import connect
+    from clarion.database.embedded import opened
+    from clarion.database.migrate import assert_migrated
+    from clarion.database.roles import quoted, read_roles
+    from clarion.sender.policy import Policy, Rule
+
+    if settings.database_url is None and not (settings.data_dir / "postgres").exists():
+        return Policy(settings.allowed_networks)
+    with opened(database_url(settings), settings.data_dir) as address:
+        assert_migrated(address)
+        with connect(address) as connection:
+            policy = egress_policy(settings, connection)
+            # As the worker sees them: row-level security hides them from a plain login.
+            connection.execute(f"SET LOCAL ROLE {quoted(read_roles(connection).engine, connection)}".encode())
+            rules = connection.execute(
+                "SELECT host, network::text, port FROM clarion.egress_rules WHERE environment = %s ORDER BY id",
+                (settings.environment or DEFAULT_ENVIRONMENT,),
+            ).fetchall()
+    return replace(policy, rules=tuple(Rule(host, ip_network(network), port) for host, network, port in rules))
+
+
+async def _connections(settings: Settings, policy: Policy, uri: str) -> list[Check]:
     """One connection from each source address, opened as for a request and closed."""
     from clarion.app import egress_route
     from clarion.core.errors import RequestRefused
     from clarion.sender.connection import Opener
-    from clarion.sender.policy import Policy
     from clarion.sender.route import OpeningFailed, Route
 
     route = egress_route(settings)
-    policy = Policy(settings.allowed_networks)
     try:
         target = policy.parse(uri)
     except RequestRefused as refused:

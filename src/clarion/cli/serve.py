@@ -42,6 +42,7 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     SIGTERM or Ctrl-C ends it: what is under way is finished first.
     """
     from clarion.app import bootstrap, egress_route, listen, load_secret_key, open_server, settle_identity
+    from clarion.core.environments import load_environments
     from clarion.core.system import SystemClock
     from clarion.database.check import connect
     from clarion.supervisor import Part, Supervisor
@@ -50,7 +51,10 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     settings = load_settings()
     configure(settings.log_level, "serve")
     wanted = frozenset(roles or ROLES)
-    egress_route(settings)  # refused here, where it can be read, rather than in a child
+    # Refused here, where it can be read, rather than in a child. Only who delivers needs the addresses.
+    load_environments(settings.environments_file, settings.environment)
+    if "delivery" in wanted:
+        egress_route(settings)
     listening = listen(settings) if "api" in wanted else None
     with open_server(settings, progress=lambda line: click.echo(line, err=True)) as (address, embedded):
         with connect(address) as connection:

@@ -8,14 +8,14 @@ addresses = ["44.0.0.1", {address = "44.0.0.2", from = 2027-01-01, until = 2027-
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from clarion.core.errors import UsageInvalid
 
@@ -23,6 +23,22 @@ Address = IPv4Address | IPv6Address
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 _NAME_LENGTH_MAX = 100
+# The host as a webhook URI's is compared with it: ASCII, no full stop at its end.
+_URL = re.compile(
+    r"https://(?P<host>[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.IGNORECASE
+)
+# Private addresses are missing on purpose: receivers inside the plant see them.
+_NOBODYS = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("127.0.0.0/8"),
+    IPv4Network("169.254.0.0/16"),
+    IPv4Network("224.0.0.0/4"),
+    IPv4Network("240.0.0.0/4"),
+    IPv6Network("::/8"),
+    IPv6Network("fe80::/10"),
+    IPv6Network("fec0::/10"),
+    IPv6Network("ff00::/8"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +75,18 @@ class Environment:
     @property
     def hosts(self) -> frozenset[str]:
         """The host names of its application, in lower case."""
-        return frozenset(urlsplit(url).hostname or "" for url in self.urls)
+        found = (_URL.fullmatch(url) for url in self.urls)
+        return frozenset(match["host"].lower() for match in found if match is not None)
+
+    def sources(self, now: datetime) -> tuple[Address, ...]:
+        """The addresses in force. Raises UsageInvalid if all have ended or are yet to come: none may be guessed then."""
+        found = tuple(one.address for one in self.addresses if one.in_force(now))
+        if self.addresses and not found:
+            raise UsageInvalid(
+                f"environment {self.name} has egress addresses, but none is in force at {now:%Y-%m-%dT%H:%M:%SZ}",
+                "correct `from` and `until` in CLARION_ENVIRONMENTS_FILE, or set CLARION_SOURCE_ADDRESSES",
+            )
+        return found
 
     def published(self) -> dict[str, Any]:
         """As it is published, without the moments of other environments."""
@@ -78,6 +105,13 @@ class Environments:
     all: tuple[Environment, ...] = ()
     own: Environment | None = None
 
+    def refusal(self, name: str) -> str | None:
+        """Why nothing can be kept by the name of this environment; None if it can. Without a file any name will do."""
+        if not _is_name(name):
+            return _NAME_RULE
+        names = [environment.name for environment in self.all]
+        return f"must be one of {', '.join(names)}" if names and name not in names else None
+
     def published(self) -> dict[str, Any]:
         """The document of `/.well-known/webhook-egress.json`. `fixed` tells whether `addresses` is a promise."""
         return {
@@ -93,6 +127,8 @@ def load_environments(file: Path | None, name: str | None) -> Environments:
 
     A name without a file is only a name: egress rules are kept by it.
     """
+    if name is not None and not _is_name(name):
+        raise UsageInvalid(f"CLARION_ENVIRONMENT: {_NAME_RULE}", _FORMAT)
     if file is None:
         return Environments()
     try:
@@ -123,8 +159,8 @@ def parse_environments(content: Mapping[str, Any], where: str) -> tuple[Environm
 
 
 def _environment(name: str, table: Any, where: str) -> Environment:
-    if not (0 < len(name) <= _NAME_LENGTH_MAX and _NAME_CHARACTERS.issuperset(name)):
-        _refuse(where, "a name has lower-case letters, digits, - and _ only")
+    if not _is_name(name):
+        _refuse(where, _NAME_RULE)
     if not isinstance(table, dict):
         _refuse(where, "must be a table")
     _known(table, {"label", "urls", "addresses"}, where)
@@ -135,8 +171,8 @@ def _environment(name: str, table: Any, where: str) -> Environment:
     if not isinstance(urls, list):
         _refuse(where, "`urls` must be a list")
     for url in urls:
-        if not isinstance(url, str) or not url.startswith("https://") or not urlsplit(url).hostname:
-            _refuse(where, f"`urls` holds {url!r}, which is no https:// URL")
+        if not isinstance(url, str) or _URL.fullmatch(url) is None:
+            _refuse(where, f"`urls` holds {url!r}, which is no https:// URL with a host in ASCII (xn--… for others)")
     addresses = table.get("addresses", [])
     if not isinstance(addresses, list):
         _refuse(where, "`addresses` must be a list")
@@ -157,8 +193,11 @@ def _address(entry: Any, where: str) -> EgressAddress:
         address = ip_address(str(text).removesuffix("/32") if "." in str(text) else str(text).removesuffix("/128"))
     except ValueError:
         _refuse(where, f"{text!r} is no IP address (one address each, not a network)")
-    if address.is_unspecified or address.is_multicast or address.is_loopback or address.is_link_local:
-        _refuse(where, f"nothing can come from {address}: it is unspecified, multicast, loopback or link-local")
+    if "%" in str(text):
+        _refuse(where, f"{text!r} has a zone, which means something on one host only")
+    nobodys = next((network for network in _NOBODYS if address in network), None)
+    if nobodys is not None:
+        _refuse(where, f"nothing can come from {address}: no host's address lies in {nobodys}")
     since, until = (_moment(entry.get(name), f"{where}, {name} of {address}") for name in ("from", "until"))
     if since is not None and until is not None and until <= since:
         _refuse(where, f"{address} ends before it begins")
@@ -171,10 +210,17 @@ def _moment(value: Any, where: str) -> datetime | None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             _refuse(where, "a time needs its zone, for example 2027-01-01T00:00:00Z")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            _refuse(where, "is outside of the years that can be told")
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     return _refuse(where, "must be a date or a time, without quotes")
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= _NAME_LENGTH_MAX and _NAME_CHARACTERS.issuperset(name)
 
 
 def _known(table: Mapping[str, Any], keys: set[str], where: str) -> None:
@@ -187,4 +233,5 @@ def _refuse(where: str, reason: str) -> NoReturn:
     raise UsageInvalid(f"CLARION_ENVIRONMENTS_FILE: {where}: {reason}", _FORMAT)
 
 
+_NAME_RULE = f"a name has 1 to {_NAME_LENGTH_MAX} lower-case letters, digits, - and _ only"
 _FORMAT = "docs/reference/egress.md has the format"

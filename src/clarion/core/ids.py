@@ -14,6 +14,12 @@ Position = NewType("Position", int)
 ResourceName = NewType("ResourceName", str)
 Lane = NewType("Lane", int)
 
+TESTS = ResourceName("WEBHOOK_TESTS")
+"""The resource whose changes are test sends: each is an event for the receiver that it names."""
+
+NO_SUBSCRIPTION = SubscriptionId(0)
+"""The subscription of an event that none has fired: of a test send."""
+
 SHARDS_COUNT = 64
 """Hash slices of receivers; fixed, because the shard is stored with each queue row."""
 

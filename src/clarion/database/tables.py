@@ -233,6 +233,17 @@ egress_rules = Table(
     _number("created_by_id", nullable=True),
 )
 
+tests = Table(
+    "tests",
+    metadata,
+    _key(),
+    _number("organisation_id"),
+    _number("receiver_id"),
+    _number("requested_by_id", nullable=True),
+    _moment("created"),
+    _text("message"),
+)
+
 activations = Table(
     "activations",
     metadata,

@@ -1,10 +1,9 @@
 """The scheduler of a worker's shards: told what happened, it answers what to do. No I/O, no clock, no chance of its own.
 
-Each receiver has lanes, one per object; only a lane's head is ever sent, and the next becomes head when the outcome of
-the one before is durable. What stands behind a head that has to wait is left in the table, and such a head takes no room
-of its receiver's window: neither its followers nor thousands like it keep other objects from being loaded. Heads that
-are due wait in their receiver's `ready` line; receivers that have some, and room, take turns. What is not loaded yet is
-asked for when a receiver's window has room.
+Each receiver has lanes, one per object; only a lane's head is ever sent, and the next becomes head when the outcome of the
+one before is durable. What stands behind a head that has to wait is left in the table, and such a head takes no room of its
+receiver's window: other objects go on. Heads that are due wait in their receiver's `ready` line; receivers that have some, and
+room, take turns. What is not loaded yet is asked for when a receiver's window has room.
 """
 
 from __future__ import annotations
@@ -64,9 +63,8 @@ _DELIVERED = Ending(Status.DELIVERED, Reason.SUCCEEDED)
 
 
 class Engine:
-    """All receivers of a worker. `in_flight_max` bounds all requests under way.
-
-    `window` bounds the events of one receiver in memory, apart from heads that wait for their next attempt.
+    """All receivers of a worker. `in_flight_max` bounds all requests under way, `window` the events of one receiver in
+    memory, apart from heads that wait for their next attempt.
     """
 
     def __init__(self, random: Random, *, window: int = 500, in_flight_max: int = 512) -> None:
@@ -246,6 +244,9 @@ class Engine:
             self._effects.append(Disable(event.receiver_id, "GONE"))
         elif settings.active and receiver.health.give_up(now):
             self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
+        if event.is_test:
+            self._settle(event, attempt, Ending(Status.FAILED, Reason.TEST_FAILED))
+            return
         if probe:
             # It was sent to learn about the receiver: what is left to the event of its schedule stands.
             event.due_at = not_before(event.due_at, attempt.retry_after_s, now)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 
+from clarion.core.ids import NO_SUBSCRIPTION
 from clarion.ledger.change import Change
 
 
@@ -50,6 +51,7 @@ class Reason(StrEnum):
 
     SUCCEEDED = "SUCCEEDED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    TEST_FAILED = "TEST_FAILED"
     BODY_CHANGED = "BODY_CHANGED"
     BODY_FAILED = "BODY_FAILED"
     EXPIRED = "EXPIRED"
@@ -83,3 +85,8 @@ class Event:
     cancelled_by: tuple[int, ...] = ()
     hurried_by: tuple[int, ...] = ()
     state: State = State.WAITING
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test send, which is tried once."""
+        return self.subscription_id == NO_SUBSCRIPTION

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from clarion.core.ids import NO_SUBSCRIPTION
 from clarion.database.pool import store_errors
 from clarion.delivery.queue import SQL
 from clarion.delivery.step import Configured, ReceiverSettings
@@ -47,7 +48,8 @@ async def load_receivers(connection: asyncpg.Connection, sealer: Sealer, environ
         except SecretUnreadable as error:
             _log.error("receiver %s is held: %s", record["id"], error)
         settings[record["id"]] = _settings(record, usable=record["id"] in endpoints)
-    live = {record["id"]: record["expires_after_seconds"] for record in subscriptions}
+    live: dict[int, int | None] = {NO_SUBSCRIPTION: None}
+    live |= {record["id"]: record["expires_after_seconds"] for record in subscriptions}
     allowed = tuple(Rule(rule["host"], rule["network"], rule["port"]) for rule in rules)
     return Receivers(version, Configured(settings, live), endpoints, allowed)
 

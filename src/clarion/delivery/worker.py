@@ -255,6 +255,7 @@ class Worker:
             body,
             _own_headers(event),
             partial(self._answered, event),
+            uniform=event.is_test,
         )
 
     def _give_up(self, event: Event, reason: Reason) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clarion.access import history
 from clarion.access.principal import Permission, Principal
 from clarion.core.errors import Code, RequestRefused
-from clarion.core.ids import shard_of
+from clarion.core.ids import NO_SUBSCRIPTION, shard_of
 from clarion.database import tables
 from clarion.records.trail import SETTLED, Event, events_by_ids
 from clarion.registry.rows import not_found
@@ -37,6 +37,8 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
     """
     principal.require(Permission.WEBHOOKS_WRITE)
     event = await _found(connection, principal, event_id)
+    if event.subscription_id == NO_SUBSCRIPTION:
+        raise RequestRefused(Code.CONFLICT, "a test is not sent again: ask for another with testWebhookReceiver", "id")
     if event.status not in SETTLED and event.due_at is None:
         raise RequestRefused(Code.CONFLICT, "the webhook event is open and does not wait for a further attempt", "id")
     for table, key, what in (

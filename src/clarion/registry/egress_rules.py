@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
 from clarion.access.principal import Permission, Principal
+from clarion.core.environments import Environments
 from clarion.core.errors import Code, RequestRefused
 from clarion.core.ids import ClientId
 from clarion.database import tables
@@ -56,6 +57,14 @@ def check_rule(given: Mapping[str, Any]) -> dict[str, Any]:
         "port": fields.whole_number(1, 65535)(given["port"], "input.port"),
         "note": fields.description(given["note"], "input.note"),
     }
+
+
+def check_environment(name: str, own: str, environments: Environments) -> str:
+    """The environment that a rule is for: `own` or one of the file's. Raises RequestRefused: a mistyped one would open nothing."""
+    refusal = None if name == own else environments.refusal(name)
+    if refusal is not None:
+        raise refused(refusal, "input.environment")
+    return name
 
 
 def _network(text: str) -> Network:
@@ -153,6 +162,15 @@ async def list_rules(
 async def count_rules(connection: AsyncConnection) -> int:
     """How many rules there are."""
     return int((await connection.execute(select(func.count()).select_from(tables.egress_rules))).scalar_one())
+
+
+async def find_rule(connection: AsyncConnection, principal: Principal, rule_id: int) -> EgressRule:
+    """One rule. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`."""
+    await require_operator(connection, principal, Permission.WEBHOOKS_READ)
+    found = (await connection.execute(select(*_COLUMNS).where(tables.egress_rules.c.id == rule_id))).one_or_none()
+    if found is None:
+        raise rows.not_found("webhook egress rule", "id")
+    return _rule(found)
 
 
 async def rules_of(connection: AsyncConnection, environment: str) -> tuple[Rule, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import NamedTuple
 
+from clarion.core.ids import NO_SUBSCRIPTION, TESTS
 from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest, since_1970_us
-from clarion.ledger.change import Captured
+from clarion.ledger.change import Action, Captured
 from clarion.routing.match import Index
 
 Evaluate = Callable[[Captured], object]
@@ -65,6 +67,18 @@ def lane_of(resource: str, object_id: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def _add_test(batch: Batch, row: Captured, organisation_id: int, position: int) -> None:
+    """The event of a test send, in a lane of its own: it waits for nothing, and nothing waits for it."""
+    if row.action != Action.CREATE.value or row.new is None:
+        return
+    batch.queue_organisation_ids.append(organisation_id)
+    batch.receiver_ids.append(int(json.loads(row.new)["receiver_id"]))
+    batch.subscription_ids.append(NO_SUBSCRIPTION)
+    batch.queue_positions.append(position)
+    batch.queue_sequences.append(0)
+    batch.lanes.append(lane_of(row.resource, row.object_id))
+
+
 def stamp(
     rows: Sequence[tuple[Captured, int]],
     numbers: Numbers,
@@ -98,6 +112,8 @@ def stamp(
         batch.organisation_ids.append(organisation_id)
         batch.change_ids.append(change_id)
         batch.links.append(tail.link)
+        if row.resource == TESTS:
+            _add_test(batch, row, organisation_id, position)
         subscriptions = index.matching(organisation_id, row.resource, row.action)
         if not subscriptions:
             continue

@@ -46,6 +46,7 @@ class Exchange:
         "source_address",
         "started_at",
         "started_ns",
+        "uniform",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Exchange:
         self.peer_address: str | None = None
         self.source_address: str | None = None
         self.repeated = False
+        self.uniform = False
 
 
 Finish = Callable[[Exchange, Failure | None], Callable[[], None]]

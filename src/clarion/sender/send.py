@@ -18,7 +18,7 @@ from pathlib import Path
 from clarion.core.clock import Clock, Now
 from clarion.core.errors import RequestRefused
 from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_after_s
-from clarion.sender.connection import Opener
+from clarion.sender.connection import CONNECT_BUDGET_S, Opener
 from clarion.sender.destination import CONNECTIONS_MAX, Destination
 from clarion.sender.http1 import BODY_KEPT_BYTES_MAX
 from clarion.sender.mirror import without_private
@@ -26,6 +26,7 @@ from clarion.sender.outcome import Attempt, Failure, Outcome
 from clarion.sender.policy import Policy, Rule
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
+from clarion.sender.resolve import RESOLVE_BUDGET_S
 from clarion.sender.route import BLOCKED, Route
 from clarion.sender.tls import COMMON, Identity, IdentityUnusable
 
@@ -33,6 +34,12 @@ SWEEP_S = 0.05
 _HOUSEKEEPING_NS = 1_000_000_000
 _STALL_NS = 1_000_000_000
 _CLOSE_BUDGET_S = 1.5
+_UNREACHED = frozenset(
+    {Outcome.BLOCKED, Outcome.CONNECT_FAILED, Outcome.DNS_FAILED, Outcome.PROXY_FAILED, Outcome.TIMED_OUT}
+)
+_UNIFORM_NS = round((RESOLVE_BUDGET_S + CONNECT_BUDGET_S) * 1e9)
+_UNIFORM_MARGIN_NS = 150_000_000
+"""Longer than a sweep, so that what a sweep ends is not later than the rest."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +109,7 @@ class Sender:
         self._retired: list[Pool] = []
         self._destinations: dict[str, Destination] = {}
         self._active: set[Exchange] = set()
+        self._untold: dict[Exchange, tuple[asyncio.TimerHandle, Callable[[], None]]] = {}
         self._closed = False
         self._swept_ns = self._tidied_ns = clock.monotonic_ns()
         self._stalled_ns = 0
@@ -118,8 +126,13 @@ class Sender:
         body: bytes,
         extra_headers: tuple[tuple[str, str], ...],
         done: Callable[[Attempt], None],
+        *,
+        uniform: bool = False,
     ) -> None:
         """Make one attempt; `done` gets its Attempt, once and never before this returns.
+
+        `uniform` makes all ways in which no connection came about look alike, in words, addresses and time: for requests
+        that somebody could look around with.
 
         `message_id` is the `webhook-id` (letters, digits, `_`, `-`), `now` a reading of the clock as the attempt begins,
         `extra_headers` Clarion's own for this attempt. Raises nothing.
@@ -132,6 +145,7 @@ class Sender:
             now_ns + endpoint.timeout_s * 1_000_000_000,
             done,
         )
+        exchange.uniform = uniform
         self._active.add(exchange)
         if self._closed:
             self._fail_later(exchange, _CLOSED)
@@ -169,6 +183,9 @@ class Sender:
         self._timer.cancel()
         for exchange in list(self._active):
             self._end(exchange, _CLOSED)
+        for timer, tell in list(self._untold.values()):
+            timer.cancel()
+            tell()
         pools = [receiver.pool for receiver in self._receivers.values() if receiver.pool is not None]
         pools += self._retired
         try:
@@ -224,7 +241,33 @@ class Sender:
     def _finish(self, exchange: Exchange, failure: Failure | None) -> Callable[[], None]:
         """Judge an exchange that ended; what is returned tells the caller of `send`."""
         self._active.discard(exchange)
+        if exchange.uniform and failure is not None and exchange.connection is None and failure.outcome in _UNREACHED:
+            return partial(self._tell_later, exchange)
         return partial(exchange.done, self._attempt(exchange, failure))
+
+    def _tell_later(self, exchange: Exchange) -> None:
+        """Tell of a connection that did not come about, when the slowest way to find that out would have ended."""
+        limit_ns = min(exchange.deadline_ns - exchange.started_ns, _UNIFORM_NS) + _UNIFORM_MARGIN_NS
+        attempt = Attempt(
+            outcome=Outcome.CONNECT_FAILED,
+            started_at=exchange.started_at,
+            duration_ms=limit_ns // 1_000_000,
+            status_code=None,
+            response_headers=(),
+            response_body=b"",
+            error="no connection to the destination could be made",
+            source_address=None,
+            peer_address=None,
+            retry_after_s=None,
+            ours=True,
+        )
+        wait_s = (exchange.started_ns + limit_ns - self._clock.monotonic_ns()) / 1e9
+
+        def tell() -> None:
+            del self._untold[exchange]
+            exchange.done(attempt)
+
+        self._untold[exchange] = (self._loop.call_later(max(wait_s, 0), tell), tell)
 
     def _attempt(self, exchange: Exchange, failure: Failure | None) -> Attempt:
         connection, pool = exchange.connection, exchange.pool

@@ -132,6 +132,7 @@ CREATE TABLE clarion.receivers (
     created_by_id bigint REFERENCES clarion.clients,
     updated_by_id bigint REFERENCES clarion.clients,
     deleted timestamptz,
+    UNIQUE (organisation_id, id),
     CHECK ((previous_secret_sealed IS NULL) = (previous_secret_until IS NULL)),
     CHECK ((client_certificate IS NULL) = (client_key_sealed IS NULL))
 );
@@ -198,6 +199,19 @@ CREATE UNIQUE INDEX egress_rules_once ON clarion.egress_rules (environment, coal
 COMMENT ON TABLE clarion.egress_rules IS
     'Exceptions to the table of forbidden addresses. They hold for every organisation; the organisation is that of who made them.';
 
+CREATE TABLE clarion.tests (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    organisation_id bigint NOT NULL,
+    receiver_id bigint NOT NULL,
+    requested_by_id bigint REFERENCES clarion.clients,
+    created timestamptz NOT NULL DEFAULT clock_timestamp(),
+    message text NOT NULL DEFAULT 'A test: nothing has happened.',
+    FOREIGN KEY (organisation_id, receiver_id) REFERENCES clarion.receivers (organisation_id, id)
+);
+CREATE INDEX tests_of_receiver ON clarion.tests (receiver_id, created);
+COMMENT ON TABLE clarion.tests IS
+    'Test sends that were asked for. Captured like any table; the router makes one event of each row, for its receiver alone.';
+
 CREATE TRIGGER configuration_moved AFTER INSERT OR UPDATE OR DELETE ON clarion.signing_keys
     FOR EACH STATEMENT EXECUTE FUNCTION clarion.configuration_moved();
 CREATE TRIGGER configuration_moved AFTER INSERT OR UPDATE OR DELETE ON clarion.egress_rules
@@ -246,7 +260,7 @@ COMMENT ON COLUMN clarion.outbox.depth IS 'Nesting of triggers: above 1, the row
 CREATE TABLE clarion.intake (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
-    kind text NOT NULL CHECK (kind IN ('RETRY', 'REPLAY', 'TEST')),
+    kind text NOT NULL CHECK (kind IN ('RETRY', 'REPLAY')),
     request jsonb NOT NULL,
     created timestamptz NOT NULL DEFAULT now()
 );
@@ -517,6 +531,7 @@ GRANT INSERT, UPDATE, DELETE ON clarion.headers TO @api@;
 GRANT INSERT ON clarion.history, clarion.intake, clarion.commands TO @api@;
 GRANT SELECT (id, public_key, created, signs_from, signs_until) ON clarion.signing_keys TO @api@;
 GRANT SELECT, INSERT, DELETE ON clarion.egress_rules TO @api@;
+GRANT SELECT, INSERT ON clarion.tests TO @api@;
 
 -- Row-level security on every table that holds an organisation's rows. The API sees the organisation that its
 -- transaction named, and nothing if it named none; the engine works for all.
@@ -525,7 +540,7 @@ DECLARE
     entry text;
 BEGIN
     FOREACH entry IN ARRAY ARRAY['clients', 'api_keys', 'history', 'receivers', 'headers', 'subscriptions', 'activations',
-                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules'] LOOP
+                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules', 'tests'] LOOP
         EXECUTE format('ALTER TABLE clarion.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', entry);
         EXECUTE format('CREATE POLICY owner_all ON clarion.%I TO @owner@ USING (true) WITH CHECK (true)', entry);
         EXECUTE format('CREATE POLICY engine_all ON clarion.%I TO @engine@ USING (true) WITH CHECK (true)', entry);
@@ -540,6 +555,9 @@ CREATE POLICY engine_all ON clarion.organisations TO @engine@ USING (true) WITH 
 CREATE POLICY api_own ON clarion.organisations TO @api@ USING (id = (SELECT clarion.current_organisation_id()));
 -- Whoever registers a receiver is told by the rules of all whether it may be sent to.
 CREATE POLICY api_reads_all ON clarion.egress_rules FOR SELECT TO @api@ USING (true);
+-- They hold for all: only the deployment's own organisation makes them.
+CREATE POLICY api_of_the_deployment ON clarion.egress_rules AS RESTRICTIVE FOR INSERT TO @api@
+    WITH CHECK (organisation_id = (SELECT id FROM clarion.organisations WHERE name = 'default'));
 CREATE POLICY capture_appends ON clarion.outbox FOR INSERT TO @capture@ WITH CHECK (true);
 
 -- A key is looked up before the organisation is known: one function, one row, by the hash of the whole key.

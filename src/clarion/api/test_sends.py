@@ -1,0 +1,74 @@
+"""The test of a receiver: one signed request by the way that all take."""
+
+from __future__ import annotations
+
+import asyncio
+
+import strawberry
+
+from clarion.api import described
+from clarion.api.context import Info
+from clarion.api.events import WebhookAttempt, WebhookEvent, attempt_of, event_of
+from clarion.api.inputs import existing_key
+from clarion.core.ids import NO_SUBSCRIPTION, TESTS, EventId, ReceiverId
+from clarion.database.filters import Condition, Operator
+from clarion.database.page import page_request
+from clarion.records.trail import SETTLED, Event, list_events
+from clarion.registry.test_sends import ask_for_test
+
+_LOOK_EVERY_S = 0.05
+_MARGIN_S = 3.0
+"""Beyond the receiver's own time: for routing, a turn, and the name of its host."""
+
+
+@strawberry.type
+class WebhookReceiverTestPayload:
+    webhook_event: WebhookEvent | None = strawberry.field(
+        description="The test as the audit trail has it; null if it was not yet routed when the time was over."
+    )
+    attempt: WebhookAttempt | None = strawberry.field(
+        description="The request that was made; null if none was when the time was over (the receiver fails or is busy)."
+    )
+
+
+@strawberry.type
+class TestSendMutations:
+    @described.mutation(
+        "Send a signed test event to a receiver by the way that all events take, once, and answer with the attempt: after "
+        "the receiver's timeout and three seconds at the latest. A receiver is tested ten times an hour at most. Whatever "
+        "keeps a connection from being made looks the same."
+    )
+    async def test_webhook_receiver(self, info: Info, id: strawberry.ID) -> WebhookReceiverTestPayload | None:
+        context = info.context
+        context.require_write()
+        key = ReceiverId(existing_key(id, "webhook receiver", "id"))
+        async with context.changing() as connection:
+            test_id, timeout_s = await ask_for_test(connection, context.principal, key)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_s + _MARGIN_S
+        event = await _event_of(info, key, test_id)
+        while (event is None or event.status not in SETTLED) and loop.time() < ends:
+            # No connection is held meanwhile.
+            await context.read_anew()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            event = await _event_of(info, key, test_id)
+        if event is None:
+            return WebhookReceiverTestPayload(webhook_event=None, attempt=None)
+        attempts = await context.loaders.attempts.load((EventId(event.id), 1))
+        return WebhookReceiverTestPayload(
+            webhook_event=event_of(event), attempt=attempt_of(attempts[0]) if attempts else None
+        )
+
+
+async def _event_of(info: Info, receiver_id: ReceiverId, test_id: int) -> Event | None:
+    wanted = [
+        Condition("subscription_id", Operator.EQ, (NO_SUBSCRIPTION,)),
+        Condition("receiver_id", Operator.EQ, (receiver_id,)),
+        Condition("resource", Operator.EQ, (TESTS,)),
+        Condition("object_id", Operator.EQ, (str(test_id),)),
+    ]
+    async with info.context.session.reading() as connection:
+        page = await list_events(
+            connection, info.context.principal.organisation_id, wanted, page_request(1, None, None, None)
+        )
+    return page.rows[0][1] if page.rows else None

@@ -1,0 +1,112 @@
+"""The test of a receiver through the real API, router, worker and receiver."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from clarion.access.principal import Role
+from clarion_receive import Webhook
+from harness.api import Caller
+from harness.deployment import Deployment
+
+pytestmark = pytest.mark.data_path
+
+KEY = "a-bootstrap-key-of-more-than-32-characters"
+TEST = (
+    "mutation($id: ID!) { testWebhookReceiver(id: $id) { attempt { outcome statusCode error peerAddress durationMs } "
+    "webhookEvent { id status reason resource sequence subscription { id } receiver { id } } } }"
+)
+CREATE = (
+    'mutation($uri: String!, $timeout: Int!) { createWebhookReceiver(input: {name: "r", webhookUri: $uri, '
+    "timeoutSeconds: $timeout}) { webhookReceiver { id _etag sharedSecret } } }"
+)
+
+
+@pytest.fixture
+def api(deployment: Deployment) -> Caller:
+    roles = ("--role", "api", "--role", "router", "--role", "delivery")
+    serve = deployment.serve(*roles, CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
+    port = int(serve.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1])
+    return Caller(port, KEY, deployment.database)
+
+
+@pytest.fixture
+def register(api: Caller) -> Callable[..., dict[str, Any]]:
+    def make(uri: str, timeout: int = 15) -> dict[str, Any]:
+        made: dict[str, Any] = api(CREATE, uri=uri, timeout=timeout).data["createWebhookReceiver"]["webhookReceiver"]
+        return made
+
+    return make
+
+
+def test_a_test_is_sent_signed_once_and_answered_with_its_attempt(
+    deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
+) -> None:
+    receiver = register(deployment.receiver.uri("/switch"))
+    tested = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
+    assert tested["webhookEvent"] == {
+        "id": tested["webhookEvent"]["id"], "status": "DELIVERED", "reason": "SUCCEEDED", "resource": "WEBHOOK_TESTS",
+        "sequence": 0, "subscription": None, "receiver": {"id": receiver["id"]},
+    }  # fmt: skip
+    assert (tested["attempt"]["outcome"], tested["attempt"]["statusCode"]) == ("SUCCEEDED", 200)
+    (request,) = deployment.receiver.received()
+    event = Webhook(receiver["sharedSecret"]).verify(request.body, request.headers)
+    assert request.json()["resource"] == "webhook_tests"
+    assert request.json()["action"] == "create"
+    assert request.json()["subscription_id"] == 0
+    assert request.json()["actor"]["name"] == "bootstrap"
+    assert event.body == request.body
+    deployment.receiver.switch(503)
+    failed = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
+    assert (failed["webhookEvent"]["status"], failed["webhookEvent"]["reason"]) == ("FAILED", "TEST_FAILED")
+    assert failed["attempt"]["statusCode"] == 503
+    assert deployment.rows("SELECT FROM clarion.queue") == []
+    assert deployment.rows("SELECT action FROM clarion.history WHERE action = 'TEST'") == [("TEST",)] * 2
+    changes = deployment.rows("SELECT change_id FROM clarion.ledger ORDER BY change_id")
+    assert changes == [(number,) for number in range(1, len(changes) + 1)]
+
+
+def test_ten_tests_an_hour_and_who_may_ask_for_one(
+    deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
+) -> None:
+    receiver = register(deployment.receiver.uri("/switch"))
+    other = register(deployment.receiver.uri("/other"))
+    assert api.of("somebody else", Role.INTEGRATOR)(TEST, id=receiver["id"]).refusal == ("NOT_FOUND", "id")
+    assert api.of("default", Role.AUDITOR)(TEST, id=receiver["id"]).refusal[0] == "FORBIDDEN"
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: api(TEST, id=receiver["id"]), range(12)))
+    refused = [answer for answer in answers if "errors" in answer.body]
+    assert [answer.refusal for answer in refused] == [("RATE_LIMITED", "id")] * 2
+    assert "the next test is possible in 60 min" in refused[0].error["message"]
+    assert api(TEST, id=other["id"]).data["testWebhookReceiver"]["attempt"]["outcome"] == "SUCCEEDED"
+    deployment.connection.execute("UPDATE clarion.tests SET created = created - interval '61 minutes'")
+    assert api(TEST, id=receiver["id"]).data["testWebhookReceiver"]["attempt"]["outcome"] == "SUCCEEDED"
+    deployment.connection.execute("UPDATE clarion.receivers SET active = false WHERE id = %s", (receiver["id"],))
+    assert api(TEST, id=receiver["id"]).refusal == ("CONFLICT", "id")
+
+
+def test_refused_and_blocked_look_alike_and_a_test_neither_waits_nor_holds_up(
+    deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        refusing = register(f"https://127.0.0.1:{closed.getsockname()[1]}/", timeout=1)
+        blocked = register(deployment.receiver.uri("/switch"), timeout=1)
+        deployment.connection.execute(
+            "UPDATE clarion.receivers SET webhook_uri = 'https://169.254.169.254/' WHERE id = %s", (blocked["id"],)
+        )
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(
+                pool.map(lambda one: api(TEST, id=one["id"]).data["testWebhookReceiver"], (refusing, blocked))
+            )
+    assert answers[0]["attempt"] == answers[1]["attempt"]
+    assert answers[0]["attempt"] == {
+        "outcome": "CONNECT_FAILED", "statusCode": None, "error": "no connection to the destination could be made",
+        "peerAddress": None, "durationMs": 1150,
+    }  # fmt: skip
+    assert [answer["webhookEvent"]["status"] for answer in answers] == ["FAILED"] * 2
