@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class Inside:
             await sender.close()
 
     def register(self, uris: list[str], **given: Any) -> list[dict[str, Any]]:
-        """What registration says of each URI: `code`, `text` and `ms` it took; `code` None: accepted."""
+        """What registration says of each URI: `code`, `text` and `_ms` it took; `code` None: accepted."""
         policy = _policy(given)
 
         async def one(uri: str, turns: asyncio.Semaphore) -> dict[str, Any]:
@@ -106,11 +107,35 @@ class Inside:
                     text = " ".join(warning.code for warning in await check_uri(uri, policy))
                 except RequestRefused as refused:
                     code, text = refused.code.value, str(refused)
-                return {"code": code, "text": text, "ms": (time.perf_counter() - begun) * 1000}
+                return {"code": code, "text": text, "_ms": (time.perf_counter() - begun) * 1000}
 
         async def all_of_them() -> list[dict[str, Any]]:
             turns = asyncio.Semaphore(_AT_ONCE)
             return await asyncio.gather(*(one(uri, turns) for uri in uris))
+
+        return list(run(all_of_them()))
+
+    def test_sends(self, uris: list[str], at_once: int = _AT_ONCE) -> list[dict[str, Any]]:
+        """As `send`, each as the test of a receiver is sent, with a second for it; `_ms` is what it took from outside."""
+
+        async def all_of_them() -> list[dict[str, Any]]:
+            sender = Sender(SystemClock(), policy=Policy(), ca_file=self.ca_file)
+            turns, template = asyncio.Semaphore(at_once), Post(sender).endpoint
+
+            async def one(number: int, uri: str) -> dict[str, Any]:
+                done: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+                endpoint = replace(template, receiver_id=number, uri=uri, timeout_s=1)
+                async with turns:
+                    begun = time.perf_counter()
+                    now = SystemClock().now()
+                    sender.send(endpoint, f"evt_1_{number}", now, b"{}", (), done.set_result, uniform=True)
+                    shown = _shown(await done)
+                return shown | {"_ms": (time.perf_counter() - begun) * 1000}
+
+            try:
+                return await asyncio.gather(*(one(number, uri) for number, uri in enumerate(uris, 1)))
+            finally:
+                await sender.close()
 
         return list(run(all_of_them()))
 
@@ -203,7 +228,7 @@ def _peak_kib() -> int:
 def main() -> None:
     logging.disable(logging.WARNING)  # a line for each endpoint that is refused
     inside = Inside(Path(sys.argv[1]))
-    operations = ("counts", "send", "register", "ask", "connect", "hostile")
+    operations = ("counts", "send", "test_sends", "register", "ask", "connect", "hostile")
     answer_requests({name: getattr(inside, name) for name in operations})
 
 

@@ -61,18 +61,23 @@ class Network:
 
     def admit_only(self, receiver: str, sources: Sequence[str]) -> None:
         """A firewall in front of `receiver` that refuses whoever does not come from one of `sources`; replaces the last."""
-        rules = f"""
+        listed = ", ".join(sources)
+        self._filter(f"ip daddr {receiver} tcp dport 443 ip saddr != {{ {listed} }} reject with tcp reset")
+
+    def close(self, refusing: str, silent: str) -> None:
+        """From now on the address `refusing` resets every connection and `silent` drops it; replaces other filters."""
+        self._filter(f"ip daddr {refusing} tcp dport 443 reject with tcp reset; ip daddr {silent} drop")
+
+    def _filter(self, rules: str) -> None:
+        table = f"""
             table inet firewall
             delete table inet firewall
             table inet firewall {{
-              chain input {{
-                type filter hook input priority 0; policy accept;
-                ip daddr {receiver} tcp dport 443 ip saddr != {{ {", ".join(sources)} }} reject with tcp reset
-              }}
+              chain input {{ type filter hook input priority 0; policy accept; {rules}; }}
             }}
         """
         command = [*self.prefix(self.world_name), "nft", "-f", "-"]
-        subprocess.run(command, input=rules.encode(), check=True, capture_output=True)
+        subprocess.run(command, input=table.encode(), check=True, capture_output=True)
 
     def accepted(self) -> dict[str, int]:
         """Connections that any listener in either namespace accepted since the last call, by `address port`."""

@@ -113,41 +113,57 @@ def secrets(brief: bool) -> list[Figure]:
 
 
 def timing(brief: bool) -> list[Figure]:
-    """How long a refusal takes tells nothing of its reason: pairs of forbidden destinations, compared as distributions."""
+    """Neither how long a refusal takes nor what it says tells its reason: kinds of destinations in pairs, as distributions."""
     pairs = 120 if brief else 500
-    kinds = {
-        "literals": [literal(address) for address in forbidden()],
+    literals = [literal(address) for address in forbidden()]
+    registered = {
         "names that resolve to them": [f"https://{spelt_name(address)}/" for address in forbidden()],
         "disguised numbers": NUMBERS,
         "inside names": [uri for uri in INSIDE_NAMES if not uri.endswith("./")],
         "metadata": [literal(ip_address("169.254.169.254"))],
     }
+    blocked = [f"https://{spelt_name(ip_address('10.0.0.1'))}/"]
+    tested = {
+        "refused": [literal(ip_address("203.0.114.1"))],
+        "filtered": [literal(ip_address("203.0.114.2"))],
+        "unknown names": ["https://nobody.good.example/"],
+        "literals": literals,
+    }
+    figures = []
     with tempfile.TemporaryDirectory(prefix="clarion-proof.") as name, _network(Path(name)) as net:
-        first = "literals"
-        figures = []
-        for other in list(kinds)[1:]:
-            # In one list and shuffled: what else the machine does meanwhile falls on both.
-            labelled = [
-                (kind, kinds[kind][number % len(kinds[kind])]) for kind in (first, other) for number in range(pairs)
-            ]
-            random.Random(7).shuffle(labelled)
-            found = net.inside("register", uris=[uri for _, uri in labelled])
-            took = {
-                kind: [answer["ms"] for (label, _), answer in zip(labelled, found, strict=True) if label == kind]
-                for kind in (first, other)
-            }
-            texts = {(answer["code"], answer["text"]) for answer in found}
-            p = two_samples_p(took[first], took[other])
-            figures += [
-                Figure(f"timing: {other} against {first}, p", p, "", P_MIN, "at least"),
-                Figure(f"timing: {other} against {first}, texts", len(texts), "", 1, "exactly"),
-                Figure(
-                    f"timing: {other} against {first}, medians apart",
-                    abs(statistics.median(took[first]) - statistics.median(took[other])),
-                    "ms",
-                ),
-            ]
+        net.close("203.0.114.1", "203.0.114.2")
+        for other, uris in registered.items():
+            took, said = _compared(net, "register", literals, uris, pairs, ("code", "text"))
+            figures += _alike(f"registering literals, {other}", *took, said)
+        for other, uris in tested.items():
+            says = ("outcome", "error", "status_code", "peer_address", "source_address", "duration_ms")
+            took, said = _compared(net, "test_sends", blocked, uris, pairs, says)
+            figures += _alike(f"testing blocked names, {other}", *took, said)
     return figures
+
+
+def _compared(
+    net: Network, operation: str, first: Sequence[str], second: Sequence[str], pairs: int, says: Sequence[str]
+) -> tuple[tuple[list[float], list[float]], int]:
+    """Milliseconds that each of the first and of the second kind took, and how many different things were said."""
+    # Shuffled in one list: what else the machine does meanwhile falls on both.
+    numbers = [(kind, number) for kind in (0, 1) for number in range(pairs)]
+    random.Random(7).shuffle(numbers)
+    kinds = (first, second)
+    found = net.inside(operation, uris=[kinds[kind][number % len(kinds[kind])] for kind, number in numbers])
+    took: tuple[list[float], list[float]] = ([], [])
+    for (kind, _), answer in zip(numbers, found, strict=True):
+        took[kind].append(answer["_ms"])
+    return took, len({tuple(answer[key] for key in says) for answer in found})
+
+
+def _alike(what: str, first: Sequence[float], second: Sequence[float], said: int) -> list[Figure]:
+    apart = abs(statistics.median(first) - statistics.median(second))
+    return [
+        Figure(f"{what}: p", two_samples_p(first, second), "", P_MIN, "at least"),
+        Figure(f"{what}: different things said", said, "", 1, "exactly"),
+        Figure(f"{what}: medians apart", apart, "ms"),
+    ]
 
 
 PROOFS: dict[str, Proof] = {
