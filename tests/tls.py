@@ -27,6 +27,18 @@ class Authority:
     _certificate: x509.Certificate
     _key: ec.EllipticCurvePrivateKey
 
+    @property
+    def subject(self) -> x509.Name:
+        return self._certificate.subject
+
+    @property
+    def signing_key(self) -> ec.EllipticCurvePrivateKey:
+        return self._key
+
+    def intermediate(self) -> Authority:
+        """An authority below this one."""
+        return make_authority(self.directory, self)
+
     def issue(
         self,
         names: Sequence[str] = (),
@@ -84,8 +96,8 @@ class Authority:
         return certificate_path, key_path
 
 
-def make_authority(directory: Path) -> Authority:
-    """A new authority whose files lie in `directory` (which must exist)."""
+def make_authority(directory: Path, above: Authority | None = None) -> Authority:
+    """A new authority whose files lie in `directory` (which must exist); `above` signs it, or it signs itself."""
     now = datetime.now(UTC)
     key = ec.generate_private_key(ec.SECP256R1())
     label = secrets.token_hex(4)
@@ -93,12 +105,12 @@ def make_authority(directory: Path) -> Authority:
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(name if above is None else above.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 60 * _DAY)
         .not_valid_after(now + 60 * _DAY)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
             x509.KeyUsage(
                 digital_signature=False,
@@ -114,7 +126,7 @@ def make_authority(directory: Path) -> Authority:
             critical=True,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key if above is None else above.signing_key, hashes.SHA256())
     )
     ca_file = directory / f"authority-{label}.pem"
     _write(ca_file, certificate)

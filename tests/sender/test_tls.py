@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from clarion.core.system import SystemClock
 from clarion.sender.certificates import CertificateRefused, check_authorities, check_client_certificate, describe
@@ -110,6 +111,26 @@ async def test_a_receivers_own_authorities_are_trusted_and_no_others(authority: 
         assert (await trusting(uri)).outcome is Outcome.SUCCEEDED
 
 
+async def test_an_intermediate_authority_can_be_pinned(authority: Authority) -> None:
+    """The leaf's issuer alone, without the authority above it."""
+    intermediate = authority.intermediate()
+    async with receiver(intermediate.issue(addresses=["127.0.0.1"])) as uri, sending(None) as post:
+        pinned = Identity(intermediate.ca_file.read_text())
+        assert (await post(uri, identity=pinned)).outcome is Outcome.SUCCEEDED
+        assert (await post(uri)).outcome is Outcome.TLS_FAILED
+
+
+async def test_the_environment_has_no_say_in_contexts_of_a_receivers_own(
+    authority: Authority, stranger: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    async with receiver(authority.issue(addresses=["127.0.0.1"])) as uri, sending(None) as post:
+        assert (await post(uri, identity=Identity(stranger.ca_file.read_text()))).outcome is Outcome.TLS_FAILED
+        assert (await post(uri, identity=Identity(authority.ca_file.read_text()))).outcome is Outcome.SUCCEEDED
+    assert not (tmp_path / "keys").exists()
+
+
 async def test_a_client_certificate_is_shown_and_connections_never_serve_another(authority: Authority) -> None:
     async with (
         receiver(authority.issue(addresses=["127.0.0.1"]), authority) as uri,
@@ -190,6 +211,8 @@ def test_authorities_are_checked(authority: Authority, tmp_path: Path) -> None:
         with pytest.raises(CertificateRefused) as refused:
             check_authorities(text, NOW)
         assert reason in str(refused.value)
+    with pytest.raises(CertificateRefused, match="begins on"):
+        check_authorities(pem, datetime(2000, 1, 1, tzinfo=UTC))
     with pytest.raises(CertificateRefused, match="ended on"):
         check_authorities(pem, datetime(2100, 1, 1, tzinfo=UTC))
 
@@ -198,11 +221,19 @@ def test_client_certificates_are_checked(authority: Authority) -> None:
     certificate, key = (file.read_text() for file in authority.issue(common_name="clarion", client=True))
     assert check_client_certificate(certificate, key, NOW) > NOW
     assert describe(certificate).subject == "CN=clarion"
+    for key_format in (serialization.PrivateFormat.TraditionalOpenSSL, serialization.PrivateFormat.PKCS8):
+        loaded = serialization.load_pem_private_key(key.encode(), None)
+        written = loaded.private_bytes(serialization.Encoding.PEM, key_format, serialization.NoEncryption())
+        assert check_client_certificate(certificate, written.decode(), NOW) > NOW
+    encrypted = loaded.private_bytes(
+        serialization.Encoding.PEM, key_format, serialization.BestAvailableEncryption(b"x")
+    ).decode()
     other = authority.issue(client=True)[1].read_text()
     weak, weak_key = (file.read_text() for file in authority.issue(client=True, rsa_bits=1024))
     expired, expired_key = (file.read_text() for file in authority.issue(client=True, expired=True))
     for given, reason in {
         (certificate, other): "the private key is not that of the first certificate",
+        (certificate, encrypted): "the private key is encrypted: hand it over without a password",
         (certificate, "nothing"): "the private key is not in PEM",
         (certificate, certificate): "the private key is not in PEM",
         (weak, weak_key): "the certificate has an RSA key of 1024 bits: at least 2048",

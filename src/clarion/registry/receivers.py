@@ -25,6 +25,7 @@ from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
 from clarion.sender.certificates import (
     EXPIRES_SOON,
     CertificateRefused,
+    KeyRefused,
     check_authorities,
     check_client_certificate,
 )
@@ -163,6 +164,8 @@ def _check_certificates(values: Mapping[str, Any], given: Mapping[str, Any], now
         field = "input.clientCertificate"
         try:
             end = check_client_certificate(certificate, key, now)
+        except KeyRefused as refusal:
+            raise refused(str(refusal), _CLIENT_KEY_FIELD.input_name) from None
         except CertificateRefused as refusal:
             raise refused(str(refusal), field) from None
         if end - now < EXPIRES_SOON:

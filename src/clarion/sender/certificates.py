@@ -23,6 +23,10 @@ class CertificateRefused(ValueError):
     """What is wrong with a text in PEM, in one short sentence that does not repeat it."""
 
 
+class KeyRefused(CertificateRefused):
+    """The same of a private key."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
     """What may be said of a client certificate: distinguished names after RFC 4514, the end in UTC, SHA-256 in hexadecimal."""
@@ -57,7 +61,7 @@ def check_client_certificate(pem: str, key_pem: str, now: datetime) -> datetime:
     for number, certificate in enumerate(certificates, 1):
         _check_one(certificate, f"certificate {number}" if len(certificates) > 1 else "the certificate", now)
     if _private_key_of(key_pem) != _public_bytes(certificates[0].public_key()):
-        raise CertificateRefused("the private key is not that of the first certificate")
+        raise KeyRefused("the private key is not that of the first certificate")
     return min(certificate.not_valid_after_utc for certificate in certificates)
 
 
@@ -88,6 +92,8 @@ def _certificates(pem: str) -> list[x509.Certificate]:
 
 
 def _check_one(certificate: x509.Certificate, which: str, now: datetime) -> None:
+    if certificate.not_valid_before_utc > now:
+        raise CertificateRefused(f"{which} begins on {certificate.not_valid_before_utc:%Y-%m-%d}")
     if certificate.not_valid_after_utc <= now:
         raise CertificateRefused(f"{which} ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
     try:
@@ -95,7 +101,8 @@ def _check_one(certificate: x509.Certificate, which: str, now: datetime) -> None
         algorithm = certificate.signature_hash_algorithm
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateRefused(f"{which} has a key or signature of an unknown kind") from None
-    if isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+    # What an authority says of itself is trusted because it was handed over, not because of its signature.
+    if isinstance(algorithm, hashes.MD5 | hashes.SHA1) and certificate.issuer != certificate.subject:
         raise CertificateRefused(f"{which} is signed with {algorithm.name.upper()}, which is too weak")
     weakness = _weakness(key)
     if weakness is not None:
@@ -124,12 +131,12 @@ def _private_key_of(pem: str) -> bytes:
     try:
         key = serialization.load_pem_private_key(pem.encode("ascii"), password=None)
     except TypeError:
-        raise CertificateRefused("the private key is encrypted: hand it over without a password") from None
+        raise KeyRefused("the private key is encrypted: hand it over without a password") from None
     except (ValueError, UnsupportedAlgorithm, UnicodeEncodeError):
-        raise CertificateRefused("the private key is not in PEM (PKCS#8, PKCS#1 or SEC1)") from None
+        raise KeyRefused("the private key is not in PEM (PKCS#8, PKCS#1 or SEC1)") from None
     weakness = _weakness(key.public_key())
     if weakness is not None:
-        raise CertificateRefused(f"the private key has {weakness}")
+        raise KeyRefused(f"the private key has {weakness}")
     return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from clarion.sender.address import AddressNotAllowed, Target
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
@@ -47,11 +48,17 @@ class Opener:
         self._turn = 0
         self._ca_file = ca_file
         self._context = tls_context(ca_file)
+        self._contexts: WeakValueDictionary[Identity, ssl.SSLContext] = WeakValueDictionary()
         self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
 
     def context(self, identity: Identity) -> ssl.SSLContext:
         """The TLS context for receivers of this identity; all that have nothing special share one. Raises IdentityUnusable."""
-        return self._context if identity == COMMON else context_of(identity, self._ca_file)
+        if identity == COMMON:
+            return self._context
+        context = self._contexts.get(identity)
+        if context is None:
+            context = self._contexts[identity] = context_of(identity, self._ca_file)
+        return context
 
     async def open(
         self, target: Target, owner: Owner, preference: int, context: ssl.SSLContext | None = None

@@ -73,6 +73,8 @@ def context_of(identity: Identity, ca_file: Path | None) -> ssl.SSLContext:
         context = tls_context(ca_file)
     else:
         context = _context()
+        # A pin may be an intermediate authority: the chain need not go on to one that signs itself.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         try:
             context.load_verify_locations(cadata=identity.authorities)
         except (ssl.SSLError, ValueError) as error:
