@@ -156,9 +156,8 @@ def main() -> None:
                 hurt = hostile(net, attempts=16, timeout_s=2, together=True)
                 figures["hostile answer, worst memory"].add(hurt.resident_kib)
                 figures["hostile answer, worst CPU"].add(hurt.cpu_ms)
-            notes.append(
-                f"{hurt.cases} hostile answers; worst memory: {hurt.worst.get('resident_kib', 'none')}, CPU: {hurt.worst.get('cpu_ms', 'none')}"
-            )
+            worst = " and ".join(hurt.worst.get(bound, "none") for bound in ("resident_kib", "cpu_ms"))
+            notes.append(f"{hurt.cases} hostile answers; worst in memory and CPU: {worst}")
     figures.show(as_json=chosen.json, notes=notes)
 
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from clarion.access.principal import Role
 from clarion.capture.attach import Attachment
 from harness.api import Caller, new_key
@@ -23,6 +26,10 @@ _CREATE = """
 _UPDATE = """
     mutation($input: UpdateWebhookReceiverInput!) {
         updateWebhookReceiver(input: $input) { webhookReceiver { id _etag name } } }
+"""
+_ROTATE = """
+    mutation($input: RotateWebhookReceiverSecretInput!) {
+        rotateWebhookReceiverSecret(input: $input) { webhookReceiver { id } } }
 """
 _LISTS = (
     "{ webhookReceivers { edges { node { id name webhookUri sharedSecret headers { key value } _etag } } } }",
@@ -55,7 +62,12 @@ class _Run:
         return self.canaries[name]
 
     def signing_canary(self, name: str) -> str:
-        self.canaries[name] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        """The same of a receiver's, in the form of one."""
+        return self.key_canary(name, secrets.token_bytes(32))
+
+    def key_canary(self, name: str, key: bytes) -> str:
+        """A key that is there already; written as a signing secret, whose bytes are searched for, too."""
+        self.canaries[name] = "whsec_" + base64.b64encode(key).decode()
         return self.canaries[name]
 
     def ask(self, caller: Caller, query: str, **variables: Any) -> Any:
@@ -72,6 +84,7 @@ def secrecy(deployment: Deployment, *, all_files: bool = True) -> Searched:
     run = _Run(deployment)
     bootstrap = run.canary("bootstrap key").replace(" ", "-")
     run.canaries["bootstrap key"] = bootstrap
+    run.key_canary("key-encryption key", base64.b64decode((deployment.directory / "secret.key").read_bytes()))
     deployment.attach(Attachment(resource="ITEMS", table="items"))
     serving = deployment.serve(
         *("--role", "api", "--role", "router", "--role", "delivery"),
@@ -97,7 +110,7 @@ def secrecy(deployment: Deployment, *, all_files: bool = True) -> Searched:
     run.ask(integrator.with_key("no key that exists"), _LISTS[0])
     # The one sanctioned reveal: to an administrator, who asks for it. It must work, and its answer is not searched.
     revealed = integrator.with_key(bootstrap)("{ webhookReceivers { edges { node { sharedSecret } } } }")
-    assert run.canaries["changed secret"] in str(revealed.body)
+    assert run.canaries.get("rotated secret", run.canaries["changed secret"]) in str(revealed.body)
     arguments = list(command_lines(_tree(serving.pid)))
     assert arguments
     finished = serving.stop()
@@ -108,12 +121,19 @@ def secrecy(deployment: Deployment, *, all_files: bool = True) -> Searched:
         deployment.rows("SELECT pg_switch_wal()")
         keep = [*deployment.directory.glob("secret.key"), *(deployment.directory / "receiver").glob("*.log")]
         every = itertools.chain(every, files(deployment.directory, without=keep))
+    for public, sealed in deployment.rows("SELECT public_key, private_key_sealed FROM clarion.signing_keys"):
+        run.key_canary("the deployment's signing key", deployment.unseal(sealed, f"signing-key:{public.hex()}"))
     searched.hits = search(_counted(every, searched), run.canaries)
     return searched
 
 
 def _register(run: _Run, caller: Caller) -> None:
-    """One receiver for each way that a delivery can go."""
+    """One receiver for each way that a delivery can go; all with a client certificate."""
+    certificate, key = (file.read_text() for file in run.deployment.authority.issue(client=True))
+    private = load_pem_private_key(key.encode(), None)
+    assert isinstance(private, EllipticCurvePrivateKey)
+    run.key_canary("client key", private.private_numbers().private_value.to_bytes(32, "big"))
+    run.canaries["a line of the client key"] = key.splitlines()[1]
     for number, path in enumerate(("/ok", "/status/500", "/close", "/mirror")):
         made = run.ask(
             caller,
@@ -124,6 +144,8 @@ def _register(run: _Run, caller: Caller) -> None:
                 "sharedSecret": run.signing_canary(f"secret of {path}"),
                 "headers": [{"key": "x-token", "value": run.canary(f"header of {path}")}],
                 "retrySchedule": [0, 1],
+                "clientCertificate": certificate,
+                "clientPrivateKey": key,
                 "signatures": ["V1", "ION"] if number == 0 else ["V1"],
             },
         )["data"]["createWebhookReceiver"]["webhookReceiver"]
@@ -143,6 +165,7 @@ def _mistakes(run: _Run, caller: Caller) -> None:
         {"sharedSecret": secret + "\n" * 600},
         {"headers": [{"key": "x-a", "value": f"{secret}\r\nx: y"}]},
         {"headers": [{"key": "host", "value": secret}]},
+        {"clientPrivateKey": f"-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n"},
         {"headers": [{"key": "x-a", "value": [secret]}]},
     ):
         body = run.ask(caller, _CREATE, input=good | changes)
@@ -155,6 +178,12 @@ def _change(run: _Run, caller: Caller) -> None:
     [node] = [edge["node"] for edge in body["data"]["webhookReceivers"]["edges"] if edge["node"]["name"] == "/ok"]
     secret = run.signing_canary("changed secret")
     body = run.ask(caller, _UPDATE, input={"id": node["id"], "etag": node["_etag"], "sharedSecret": secret})
+    assert "errors" not in body, body
+    if not run.ask(caller, '{ __type(name: "RotateWebhookReceiverSecretInput") { name } }')["data"]["__type"]:
+        return
+    etag = body["data"]["updateWebhookReceiver"]["webhookReceiver"]["_etag"]
+    rotated = {"id": node["id"], "etag": etag, "sharedSecret": run.signing_canary("rotated secret")}
+    body = run.ask(caller, _ROTATE, input=rotated)
     assert "errors" not in body, body
 
 
