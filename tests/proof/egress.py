@@ -5,6 +5,7 @@ Needs root, iproute2 and nftables. No packet leaves the machine.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
@@ -21,7 +22,7 @@ from attack.programme import Tried, literal
 from attack.secrecy import secrecy
 from attack.special_purpose import forbidden
 from attack.uris import INSIDE_NAMES, NUMBERS
-from attack.whole import environment_addresses, starting, whole
+from attack.whole import environment_addresses, starting, test_sends, whole
 from harness.deployment import Deployment
 from harness.dns_server import spelt_name
 from harness.network import Network, missing, network
@@ -67,13 +68,7 @@ def sources(_brief: bool) -> list[Figure]:
 
 def serve(brief: bool) -> list[Figure]:
     """`clarion serve` in the namespace: by its API and planted in its database, with an environment's addresses."""
-    with (
-        stage(schema="SELECT") as outside,
-        tempfile.TemporaryDirectory(prefix="clarion-proof.") as name,
-        _network(Path(name)) as net,
-        starting(net, Path(name)) as start,
-        Deployment(outside.database, Path(name), start) as deployment,
-    ):
+    with _served() as (net, deployment):
         return _figures(whole(net, deployment, "production", sample=16 if brief else 160))
 
 
@@ -142,6 +137,29 @@ def timing(brief: bool) -> list[Figure]:
     return figures
 
 
+def tests(brief: bool) -> list[Figure]:
+    """testWebhookReceiver as somebody would use it to look around: refused, filtered, unknown and blocked destinations."""
+    pairs = 100 if brief else 500
+    kinds = {
+        "blocked": f"https://{spelt_name(ip_address('10.0.0.1'))}/",
+        "refused": literal(ip_address("203.0.114.1")),
+        "filtered": literal(ip_address("203.0.114.2")),
+        "unknown names": "https://nobody.good.example/",
+    }
+    with _served() as (net, deployment):
+        net.close("203.0.114.1", "203.0.114.2")
+        net.accepted()
+        found = test_sends(net, deployment, kinds, pairs)
+        accepted = sum(net.accepted().values())
+    took = {kind: [answer.pop("_ms") for answer in answers] for kind, answers in found.items()}
+    figures = [Figure("tests: connections that a canary accepted", accepted, "", 0, "exactly")]
+    for kind in list(kinds)[1:]:
+        said = {json.dumps(answer, sort_keys=True) for answer in found["blocked"] + found[kind]}
+        _explain("tests", sorted(said) if len(said) > 1 else [])
+        figures += _alike(f"tests: blocked, {kind}", took["blocked"], took[kind], len(said))
+    return figures
+
+
 def _compared(
     net: Network, operation: str, first: Sequence[str], second: Sequence[str], pairs: int, says: Sequence[str]
 ) -> tuple[tuple[list[float], list[float]], int]:
@@ -173,6 +191,7 @@ PROOFS: dict[str, Proof] = {
     "answers": answers,
     "secrets": secrets,
     "timing": timing,
+    "tests": tests,
 }
 
 
@@ -209,6 +228,19 @@ def _network(directory: Path, keylog: Path | None = None) -> Iterator[Network]:
     inner.mkdir()
     with network(inner, programme.certified(), environment) as net:
         yield net
+
+
+@contextmanager
+def _served() -> Iterator[tuple[Network, Deployment]]:
+    """A network, and a deployment whose processes run inside of it; its database is outside, behind a file."""
+    with (
+        stage(schema="SELECT") as outside,
+        tempfile.TemporaryDirectory(prefix="clarion-proof.") as name,
+        _network(Path(name)) as net,
+        starting(net, Path(name)) as start,
+        Deployment(outside.database, Path(name), start) as deployment,
+    ):
+        yield net, deployment
 
 
 def _figures(tried: Tried) -> list[Figure]:
