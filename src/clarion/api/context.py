@@ -13,6 +13,7 @@ from clarion.access.principal import Permission, Principal
 from clarion.api.loaders import Loaders
 from clarion.api.session import Session
 from clarion.core.clock import Random
+from clarion.registry.encryption_key import hold_key
 from clarion.registry.resources import Resource
 from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
@@ -49,6 +50,7 @@ class Context:
     async def changing(self) -> AsyncIterator[AsyncConnection]:
         """The transaction of one mutation; what is read after it is read anew."""
         async with self.session.writing() as connection:
+            await hold_key(connection, self.services.sealer)
             yield connection
         self._forget()
 

@@ -18,9 +18,11 @@ from clarion.access.authentication import KeyCache, hash_of_header_key, presente
 from clarion.access.principal import Principal
 from clarion.api.context import Context, Services
 from clarion.api.errors import Asked, internal, shown
+from clarion.api.published_keys import PublishedKeys
 from clarion.api.schema import execute
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import Session, acting
+from clarion.core.clock import Clock
 
 BODY_BYTES_MAX = 64 * 1024
 OPERATIONS_MAX = 10
@@ -35,6 +37,7 @@ class Api:
     keys: KeyCache
     source: SchemaSource
     services: Services
+    clock: Clock
     ready: Callable[[], Mapping[str, bool]]
 
 
@@ -57,7 +60,8 @@ class Operation:
 
 
 def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, `/livez`, `/readyz`."""
+    """The application with its routes: `/graphql`, `/.well-known/jwks.json`, `/livez`, `/readyz`."""
+    published_keys = PublishedKeys(api.engine, api.role, api.clock)
 
     async def graphql(request: Request) -> Response:
         return await _graphql(api, request)
@@ -82,6 +86,7 @@ def build_app(api: Api) -> Starlette:
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
             Route("/graphql", explorer, methods=["GET"]),
+            Route("/.well-known/jwks.json", published_keys.answer),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ]

@@ -41,6 +41,9 @@ class WebhookReceiver(Node):
         description="After this time a failing event no longer holds up its object's next ones."
     )
     signatures: list[WebhookSignature]
+    previous_secret_until: datetime | None = strawberry.field(
+        description="After a rotation: requests before this moment are signed with the former secret, too."
+    )
     etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
     created: datetime
     updated: datetime
@@ -102,6 +105,7 @@ def receiver_of(record: Receiver, own_secret: str | None = None) -> WebhookRecei
         ordering=WebhookOrdering(record.ordering),
         lane_block_max_seconds=record.lane_block_max_seconds,
         signatures=[WebhookSignature(one) for one in record.signatures],
+        previous_secret_until=record.previous_secret_until,
         etag=record.etag,
         created=record.created,
         updated=record.updated,

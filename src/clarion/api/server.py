@@ -74,7 +74,7 @@ async def serve_api(
         source = SchemaSource(engine, role, clock)
         await source.refresh()
         services = Services(sealer, random, Policy(settings.allowed_networks))
-        app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
+        app = build_app(Api(engine, role, KeyCache(clock), source, services, clock, ready))
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:
             await _serve(_Server(_config(app), started), listening, stopping)

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from clarion.sender.seal import Sealer
 from clarion.sender.send import Endpoint
 from clarion.sender.sign import secret_bytes
+from clarion.sender.signing_key import SigningKey
 
-__all__ = ["Endpoint", "SealedEndpoint", "header_binding", "open_endpoint", "secret_binding"]
+__all__ = [
+    "Endpoint",
+    "SealedEndpoint",
+    "client_key_binding",
+    "header_binding",
+    "open_endpoint",
+    "previous_secret_binding",
+    "secret_binding",
+    "signing_key_binding",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +36,29 @@ class SealedEndpoint:
     timeout_s: int
     concurrency: int
     expected_response_code: int | None
+    previous_secret_sealed: bytes | None = None
+    previous_until_s: int = 0
+    signing_keys: tuple[SigningKey, ...] = ()
 
 
 def secret_binding(organisation_id: int, receiver_id: int) -> str:
     """What a receiver's sealed secret is bound to."""
     return f"secret:{organisation_id}:{receiver_id}"
+
+
+def previous_secret_binding(organisation_id: int, receiver_id: int) -> str:
+    """What a receiver's former secret is bound to while it still signs."""
+    return f"previous-secret:{organisation_id}:{receiver_id}"
+
+
+def client_key_binding(organisation_id: int, receiver_id: int) -> str:
+    """What the private key of a receiver's client certificate is bound to."""
+    return f"client-key:{organisation_id}:{receiver_id}"
+
+
+def signing_key_binding(public_key: bytes) -> str:
+    """What the private half of one of the deployment's signing keys is bound to."""
+    return f"signing-key:{public_key.hex()}"
 
 
 def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
@@ -45,6 +73,11 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
         (name, sealer.unseal(value, header_binding(sealed.organisation_id, sealed.receiver_id, name)).decode())
         for name, value in zip(sealed.header_names, sealed.header_values_sealed, strict=True)
     )
+    previous = None
+    if sealed.previous_secret_sealed is not None:
+        binding = previous_secret_binding(sealed.organisation_id, sealed.receiver_id)
+        former = sealer.unseal(sealed.previous_secret_sealed, binding).decode()
+        previous = (secret_bytes(former), sealed.previous_until_s)
     return Endpoint(
         receiver_id=sealed.receiver_id,
         uri=sealed.uri,
@@ -55,4 +88,6 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
         timeout_s=sealed.timeout_s,
         concurrency=sealed.concurrency,
         expected_response_code=sealed.expected_response_code,
+        previous_secret=previous,
+        signing_keys=sealed.signing_keys if "V1A" in sealed.signatures else (),
     )
