@@ -13,10 +13,11 @@ import sys
 import time
 from math import inf
 
+from figures import Figure, Figures, options
+
 from clarion.sender.address import parse_webhook_uri
 from clarion.sender.request import RequestTemplate, request_template
 from clarion.sender.signing_key import SigningKey, public_key
-from figures import Figure, Figures, options
 
 NOW = 1_795_478_699
 TARGET = parse_webhook_uri("https://hooks.example/hook")
