@@ -63,6 +63,22 @@ def test_an_own_secret_is_kept_and_a_new_one_is_shown_to_who_set_it(
     assert renamed.data["updateWebhookReceiver"]["webhookReceiver"]["sharedSecret"] == "********ough"
 
 
+def test_a_refusal_does_not_repeat_the_input(integrator: Caller) -> None:
+    create = (
+        "mutation($input: CreateWebhookReceiverInput!) { createWebhookReceiver(input: $input) { warnings { code } } }"
+    )
+    for values, reason in (
+        ({"sharedSecret": "canary", "unknown": 1}, "unknown field 'unknown'"),
+        ({"sharedSecret": ["canary"]}, "String cannot represent a non string value"),
+        ({"headers": [{"key": "x", "value": {"a": "canary"}}]}, "at .headers[0].value"),
+    ):
+        error = integrator(create, input={"name": "a", "webhookUri": "https://a.example/"} | values).error
+        assert reason in error["message"]
+        assert "canary" not in str(error)
+    literal = 'mutation { createWebhookReceiver(input: {name: "a", webhookUri: "", sharedSecret: ["canary"]}) { warnings { code } } }'
+    assert "canary" not in str(integrator(literal).error)
+
+
 def test_header_values_are_never_shown(administrator: Caller, make_receiver: Callable[..., dict[str, Any]]) -> None:
     receiver = make_receiver(headers=[{"key": "X-Token", "value": "canary-token"}])
     listed = administrator("{ webhookReceiver(id: 1) { headers { id key value } } }")

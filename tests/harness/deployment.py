@@ -86,6 +86,10 @@ class Deployment:
         )
         return int(receiver_id)
 
+    def unseal(self, sealed: bytes, binding: str) -> bytes:
+        """What the deployment's key has sealed."""
+        return self._sealer.unseal(sealed, binding)
+
     def add_header(self, receiver_id: int, key: str, value: str) -> None:
         """A custom header of the receiver, sealed as the API does it."""
         ((organisation_id,),) = self.rows("SELECT organisation_id FROM clarion.receivers WHERE id = %s", receiver_id)

@@ -1,7 +1,8 @@
 """A receiver in a process of its own: real TLS, real HTTP, every request written down before it is answered.
 
 The path decides what it does: `/ok` answers 200, `/slow` the same half a second later, `/status/503` that status, `/hang`
-nothing, `/close` closes, `/switch/NAME` answers what `ReceiverProcess.switch` said for that name, `/switch` for none.
+nothing, `/close` closes, `/mirror` sends the request's headers back, in its own headers and body, `/switch/NAME` answers
+what `ReceiverProcess.switch` said for that name, `/switch` for none.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         line = orjson.dumps([time.time(), self._path, self._headers, bytes(self._body).decode("latin-1")])
         os.write(self._log, line + b"\n")
-        path, self._headers, self._body = self._path, {}, bytearray()
+        path, headers, self._headers, self._body = self._path, self._headers, {}, bytearray()
         if path == "/hang":
             return
         if path == "/close":
@@ -160,6 +161,10 @@ class _Connection(asyncio.Protocol):
         elif path.startswith("/status/"):
             status = path.removeprefix("/status/").encode()
         answer = b"HTTP/1.1 %b X\r\ncontent-length: 2\r\n\r\nok" % status
+        if path == "/mirror":
+            content = orjson.dumps(headers)
+            mirrored = "".join(f"x-your-{name}: {value}\r\n" for name, value in headers.items()).encode()
+            answer = b"HTTP/1.1 200 X\r\n%bcontent-length: %d\r\n\r\n%b" % (mirrored, len(content), content)
         if path == "/slow":
             asyncio.get_running_loop().call_later(0.5, self._transport.write, answer)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 INTERNAL_TEXT = "an internal error occurred; the log has it under this correlation id"
 _QUERY_CANCELED = "57014"
+_REPEATED = re.compile(r"(cannot represent[^:]*value): .*|[,;.] ?found: .*", re.DOTALL | re.IGNORECASE)
 _TOO_LARGE = (f"more than {TOKENS_MAX} tokens", "nested too deeply")
 """How the library words its refusals of too large documents and variables; it has no codes."""
 
@@ -70,7 +72,15 @@ def _of_caller(error: GraphQLError, field: str | None) -> dict[str, Any]:
     else:
         code = Code.QUERY_INVALID
     extensions = {"code": code.value} | ({} if field is None else {"field": field})
-    return {**error.formatted, "extensions": extensions}
+    return {**error.formatted, "message": _without_values(error.message), "extensions": extensions}
+
+
+def _without_values(message: str) -> str:
+    """The library's message without the input that it repeats, which may hold a secret and ends up in callers' logs.
+
+    What a name of an enumeration should have been is worth showing.
+    """
+    return message if message.startswith("Enum '") or " Enum '" in message else _REPEATED.sub(r"\1", message)
 
 
 def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Exchange:
         "expected_response_code",
         "peer_address",
         "pool",
+        "private",
         "repeated",
         "request",
         "source_address",
@@ -57,6 +58,7 @@ class Exchange:
         done: Callable[[Attempt], None],
     ) -> None:
         self.request = b""
+        self.private: tuple[str, ...] = ()
         self.expected_response_code = expected_response_code
         self.started_at = started_at
         self.started_ns = started_ns

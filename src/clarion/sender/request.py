@@ -10,6 +10,7 @@ from math import inf
 from clarion import __version__
 from clarion.sender import sign
 from clarion.sender.address import Target
+from clarion.sender.mirror import private_values
 from clarion.sender.signing_key import SigningKey
 
 Signer = Callable[[bytes, bytes, bytes], bytes]
@@ -118,6 +119,8 @@ class RequestTemplate:
     keys: tuple[sign.Key, ...]
     timed: tuple[tuple[float, float, Signer], ...]
     ion_key: sign.Key | None
+    private: tuple[str, ...] = field(default=(), repr=False)
+    """What an answer may not be kept with: the registered headers' values."""
 
     def build(self, message_id: str, timestamp_s: int, body: bytes, extra_headers: Sequence[tuple[str, str]]) -> bytes:
         """One POST request, head and body. Raises RequestUnsendable for an id or header that could split it.
@@ -197,4 +200,4 @@ def request_template(
         if not signing_keys:
             raise RequestUnsendable("there is no signing key")
         timed += [(key.from_s, key.until_s, key.v1a) for key in signing_keys]
-    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, tuple(timed), ion_key)
+    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, tuple(timed), ion_key, private_values(headers))

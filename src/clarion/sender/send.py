@@ -20,6 +20,8 @@ from clarion.core.errors import RequestRefused
 from clarion.sender.answer import RETRY_AFTER_STATUSES, judge_status, retry_after_s
 from clarion.sender.connection import CONNECT_BUDGET_S, Opener
 from clarion.sender.destination import CONNECTIONS_MAX, Destination
+from clarion.sender.http1 import BODY_KEPT_BYTES_MAX
+from clarion.sender.mirror import without_private
 from clarion.sender.outcome import Attempt, Failure, Outcome
 from clarion.sender.policy import Policy, Rule
 from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
@@ -164,6 +166,7 @@ class Sender:
             _log.warning("a request to receiver %d was not sent: %s", endpoint.receiver_id, error)
             self._fail_later(exchange, BLOCKED)
             return
+        exchange.private = receiver.template.private
         receiver.pool.submit(exchange)
 
     def set_rules(self, rules: tuple[Rule, ...]) -> None:
@@ -301,13 +304,16 @@ class Sender:
         retry_after = None
         if failure is None and status_code in RETRY_AFTER_STATUSES:
             retry_after = retry_after_s(connection.headers, self._clock.wall())
+        headers, body = pool.kept_headers.of(connection.headers), connection.body
+        if exchange.private:
+            headers, body = without_private(headers, body, exchange.private, BODY_KEPT_BYTES_MAX)
         return Attempt(
             outcome,
             exchange.started_at,
             duration_ms,
             status_code,
-            pool.kept_headers.of(connection.headers),
-            connection.body,
+            headers,
+            body,
             error,
             connection.source_address,
             connection.peer_address,
