@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from clarion.database.roles import Roles, read_roles
 if TYPE_CHECKING:
     from clarion.sender.policy import Policy
     from clarion.sender.route import Route
+    from clarion.sender.seal import Sealer
 
 _log = logging.getLogger(__name__)
 
@@ -82,28 +84,40 @@ def prepare_database(address: DatabaseAddress, *, progress: Callable[[str], None
 
 
 def load_secret_key(settings: Settings, connection: psycopg.Connection[Any]) -> bytes:
-    """The key-encryption key, after comparing its fingerprint with the database's.
+    """The key-encryption key: the one with the database's fingerprint, of those at its path and beside it.
 
-    It is made here only at the first start on an embedded server. Raises EnvironmentRefused for a missing or other key.
+    A rotation that was cut short is completed. A key is made here only at the first start on an embedded server.
+    Raises EnvironmentRefused for a missing or other key.
     """
-    from clarion.sender.seal import create_key, fingerprint, load_key
+    from clarion.registry.encryption_key import finish_rotation, stored_fingerprint
+    from clarion.sender.seal import create_key, find_keys, fingerprint, load_key
 
     path = settings.secret_key_path
-    row = connection.execute("SELECT secret_key_fingerprint FROM clarion.deployment").fetchone()
-    stored = row[0] if row else None
+    stored = stored_fingerprint(connection)
     if stored is None and settings.database_url is None and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         create_key(path, SystemRandom())
-    key = load_key(path)
     if stored is None:
+        key = load_key(path)
         connection.execute("UPDATE clarion.deployment SET secret_key_fingerprint = %s", (fingerprint(key),))
         connection.commit()
-    elif stored != fingerprint(key):
-        raise EnvironmentRefused(
-            f"{path} is not the key that this database's secrets are sealed with",
-            "point CLARION_SECRET_KEY_FILE at the key that was in use; nothing was changed",
-        )
-    return key
+        return key
+    for key in find_keys(path):
+        if fingerprint(key) == stored:
+            finish_rotation(connection, path, stored)
+            return key
+    load_key(path)
+    raise EnvironmentRefused(
+        f"{path} is not the key that this database's secrets are sealed with",
+        "point CLARION_SECRET_KEY_FILE at the key that was in use; nothing was changed",
+    )
+
+
+def make_sealer(settings: Settings, key: bytes) -> Sealer:
+    """A sealer that finds the keys of a rotation by itself."""
+    from clarion.sender.seal import Sealer, find_keys
+
+    return Sealer(key, SystemRandom(), partial(find_keys, settings.secret_key_path))
 
 
 def settle_identity(connection: psycopg.Connection[Any], *, adopting: bool) -> str | None:
@@ -250,14 +264,13 @@ async def run_engine(
     """Router and delivery (those of `roles_wanted`) in this event loop, until `stopping`."""
     from clarion.delivery.run import run_delivery
     from clarion.routing.router import run_router
-    from clarion.sender.seal import Sealer
     from clarion.sender.send import Sender
 
     clock, random = SystemClock(), SystemRandom()
     with connect(address) as connection:
         roles = read_roles(connection)
-        key = load_secret_key(settings, connection) if "delivery" in roles_wanted else b""
         policy = egress_policy(settings, connection)
+        sealer = make_sealer(settings, load_secret_key(settings, connection)) if "delivery" in roles_wanted else None
     engine, login = _connecting(address, roles.engine), _connecting(address, None)
     jobs = []
     sender: Sender | None = None
@@ -265,7 +278,7 @@ async def run_engine(
         jobs.append(
             run_router(engine, login, clock, random, stopping, working=lambda active: working("router", active))
         )
-    if "delivery" in roles_wanted:
+    if sealer is not None:
         sender = Sender(
             clock,
             policy=policy,
@@ -279,7 +292,7 @@ async def run_engine(
                 login,
                 socket.gethostname(),
                 sender,
-                Sealer(key, random),
+                sealer,
                 clock,
                 random,
                 stopping,
@@ -310,12 +323,11 @@ async def run_api(
 ) -> None:
     """The API in this event loop, until `stopping`."""
     from clarion.api.server import serve_api
-    from clarion.sender.seal import Sealer
 
     clock, random = SystemClock(), SystemRandom()
     with connect(address) as connection:
-        key = load_secret_key(settings, connection)
         policy = egress_policy(settings, connection)
+        sealer = make_sealer(settings, load_secret_key(settings, connection))
     beating: dict[str, bool] = {"router": False, "delivery": False}
     watch = asyncio.create_task(_watch_roles(address, beating), name="watch roles")
     try:
@@ -325,7 +337,7 @@ async def run_api(
             listening,
             clock,
             random,
-            Sealer(key, random),
+            sealer,
             stopping,
             started,
             lambda: beating,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import inf
+
 import h11
 import pytest
 from hypothesis import example, given
@@ -15,6 +17,7 @@ from clarion.sender.request import (
     headers_refusal,
     request_template,
 )
+from clarion.sender.signing_key import SigningKey, public_key
 
 
 def _words(text: str) -> list[str]:
@@ -159,3 +162,45 @@ def test_what_was_planted_past_the_api_is_not_sent_either() -> None:
     ):
         with pytest.raises(RequestUnsendable):
             template.build(message_id, 1, b"", extra)
+
+
+def _signatures(data: bytes) -> list[str]:
+    _, headers, _ = _received(data)
+    return dict(headers)[b"webhook-signature"].decode().split(" ")
+
+
+def test_each_key_signs_in_its_time_and_the_current_secret_comes_first() -> None:
+    seeds = (bytes([1]) * 32, bytes([2]) * 32)
+    new, old = (
+        SigningKey(seed, public_key(seed), from_s, until_s)
+        for seed, from_s, until_s in zip(seeds, (100, 0), (inf, 120), strict=True)
+    )
+    secret, former = b"new" * 8, b"old" * 8
+
+    def at(timestamp_s: int, *signatures: str) -> list[str]:
+        template = request_template(TARGET, "text/plain", (), (secret,), signatures, (former, 110), (new, old))
+        return _signatures(template.build("evt_1_2", timestamp_s, b"{}", ()))
+
+    def v1(key: bytes, timestamp_s: int) -> str:
+        return sign.v1(key, "evt_1_2", timestamp_s, b"{}")
+
+    def v1a(key: SigningKey, timestamp_s: int) -> str:
+        return key.v1a(b"evt_1_2", b"%d" % timestamp_s, b"{}").decode()
+
+    for timestamp_s in (109, 110):
+        both = [v1(secret, timestamp_s)] + [v1(former, timestamp_s)] * (timestamp_s < 110)
+        assert at(timestamp_s, "V1") == at(timestamp_s, "V1", "ION") == at(timestamp_s, "ION") == both
+        assert at(timestamp_s, "V1", "V1A") == [*both, v1a(new, timestamp_s), v1a(old, timestamp_s)]
+    assert at(99, "V1A") == [v1a(old, 99)]
+    assert at(100, "V1A") == at(100, "V1A", "ION") == [v1a(new, 100), v1a(old, 100)]
+    assert at(120, "V1A") == [v1a(new, 120)]
+
+
+def test_no_request_leaves_unsigned() -> None:
+    seed = bytes(32)
+    later = SigningKey(seed, public_key(seed), 100, inf)
+    with pytest.raises(RequestUnsendable, match="no signing key"):
+        request_template(TARGET, "text/plain", (), (b"k" * 24,), ("V1A",))
+    template = request_template(TARGET, "text/plain", (), (b"k" * 24,), ("V1A",), None, (later,))
+    with pytest.raises(RequestUnsendable, match="no key that signs"):
+        template.build("evt_1_2", 99, b"{}", ())

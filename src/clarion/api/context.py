@@ -15,6 +15,7 @@ from clarion.api.session import Session
 from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.registry.egress_rules import rules_of
+from clarion.registry.encryption_key import hold_key
 from clarion.registry.resources import Resource
 from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
@@ -55,6 +56,7 @@ class Context:
     async def changing(self) -> AsyncIterator[AsyncConnection]:
         """The transaction of one mutation; what is read after it is read anew."""
         async with self.session.writing() as connection:
+            await hold_key(connection, self.services.sealer)
             yield connection
         self._forget()
 

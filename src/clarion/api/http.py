@@ -19,6 +19,7 @@ from clarion.access.authentication import KeyCache, hash_of_header_key, presente
 from clarion.access.principal import Principal
 from clarion.api.context import Context, Services
 from clarion.api.errors import Asked, internal, shown
+from clarion.api.published_keys import PublishedKeys
 from clarion.api.schema import execute
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import Session, acting
@@ -58,8 +59,9 @@ class Operation:
 
 
 def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, `/.well-known/webhook-egress.json`, `/livez`, `/readyz`."""
+    """The application with its routes: `/graphql`, two documents below `/.well-known`, `/livez`, `/readyz`."""
     egress = orjson.dumps(api.services.environments.published(), option=orjson.OPT_INDENT_2)
+    published_keys = PublishedKeys(api.engine, api.role, api.services.clock)
 
     async def graphql(request: Request) -> Response:
         return await _graphql(api, request)
@@ -88,6 +90,7 @@ def build_app(api: Api) -> Starlette:
             Route("/graphql", graphql, methods=["POST"]),
             Route("/graphql", explorer, methods=["GET"]),
             Route("/.well-known/webhook-egress.json", webhook_egress),
+            Route("/.well-known/jwks.json", published_keys.answer),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ]

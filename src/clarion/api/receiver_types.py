@@ -55,6 +55,9 @@ class WebhookReceiver(Node):
     ca_certificates: str | None = strawberry.field(
         description="PEM: the only authorities that the receiver's certificate may come from; null: those of the system."
     )
+    previous_secret_until: datetime | None = strawberry.field(
+        description="After a rotation: requests before this moment are signed with the former secret, too."
+    )
     etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
     created: datetime
     updated: datetime
@@ -127,6 +130,7 @@ def receiver_of(record: Receiver, own_secret: str | None = None) -> WebhookRecei
         lane_block_max_seconds=record.lane_block_max_seconds,
         signatures=[WebhookSignature(one) for one in record.signatures],
         ca_certificates=record.ca_certificates,
+        previous_secret_until=record.previous_secret_until,
         etag=record.etag,
         created=record.created,
         updated=record.updated,

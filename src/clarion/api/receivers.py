@@ -106,6 +106,19 @@ class UpdateWebhookReceiverInput:
     )
 
 
+@strawberry.input
+class RotateWebhookReceiverSecretInput:
+    id: strawberry.ID
+    etag: str | None = strawberry.UNSET
+    underscored_etag: str | None = strawberry.field(name="_etag", default=strawberry.UNSET)
+    shared_secret: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Your own, as when a receiver is created. Without it one is made."
+    )
+    overlap_seconds: int | None = strawberry.field(
+        default=86_400, description="For how long the former secret signs beside the new one: 0 to 604800."
+    )
+
+
 @strawberry.type(description="Something about an accepted input that its sender should know.")
 class InputWarning:
     code: str
@@ -221,6 +234,27 @@ class ReceiverMutations:
         async with context.changing() as connection:
             record = await receivers.update_receiver(connection, context.principal, key, etag, change, services.sealer)
         return _payload(receiver_of(record, own_secret=change.shared_secret), change.warnings)
+
+    @described.mutation(
+        "Give an endpoint a new secret, shown in clear in this answer. The former one signs beside it until "
+        "`previousSecretUntil`; one that still signed from an earlier rotation ends at once."
+    )
+    async def rotate_webhook_receiver_secret(
+        self, info: Info, input: RotateWebhookReceiverSecretInput
+    ) -> WebhookReceiverPayload | None:
+        context = info.context
+        context.require_write()
+        etag = one_etag(input.etag, input.underscored_etag)
+        key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
+        values = given(input, ("shared_secret", "overlap_seconds"), null_is_default=True)
+        own, overlap_seconds = values.get("shared_secret"), values.get("overlap_seconds", 86_400)
+        receivers.check_rotation(own, overlap_seconds)
+        services = context.services
+        async with context.changing() as connection:
+            record, secret = await receivers.rotate_secret(
+                connection, context.principal, key, etag, own, overlap_seconds, services.sealer, services.random
+            )
+        return _payload(receiver_of(record, own_secret=secret), ())
 
     @described.mutation("Delete an endpoint and its subscriptions; the audit trail stays.")
     async def delete_webhook_receiver(self, info: Info, id: strawberry.ID, etag: str) -> DeletedWebhookReceiver | None:

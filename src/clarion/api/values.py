@@ -55,6 +55,9 @@ class WebhookOrdering(Enum):
 @strawberry.enum(description="How requests are signed.")
 class WebhookSignature(Enum):
     V1 = described.enum_value("V1", "Standard Webhooks: HMAC-SHA256 in the header `webhook-signature`.")
+    V1A = described.enum_value(
+        "V1A", "Standard Webhooks: Ed25519 with a key of this deployment, published at `/.well-known/jwks.json`."
+    )
     ION = described.enum_value("ION", "HMAC-SHA256 of the raw body in hexadecimal, in the header `x-ion-signature`.")
 
 

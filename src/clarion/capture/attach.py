@@ -66,12 +66,7 @@ OWN_RESOURCES = (
         schema="clarion",
         table="receivers",
         description="Registered HTTPS endpoints that webhooks are sent to.",
-        excluded_columns=(
-            "shared_secret_sealed",
-            "shared_secret_hint",
-            "previous_secret_sealed",
-            "client_key_sealed",
-        ),
+        excluded_columns=("shared_secret_sealed", "shared_secret_hint", "previous_secret_sealed", "client_key_sealed"),
         organisation=None,
         organisation_id_column="organisation_id",
     ),

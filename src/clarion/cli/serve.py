@@ -41,10 +41,11 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     Prints `clarion ready on http://HOST:PORT` when requests are answered and changes are delivered. Logs go to stderr.
     SIGTERM or Ctrl-C ends it: what is under way is finished first.
     """
-    from clarion.app import bootstrap, egress_route, listen, load_secret_key, open_server, settle_identity
+    from clarion.app import bootstrap, egress_route, listen, load_secret_key, make_sealer, open_server, settle_identity
     from clarion.core.environments import load_environments
-    from clarion.core.system import SystemClock
+    from clarion.core.system import SystemClock, SystemRandom
     from clarion.database.check import connect
+    from clarion.registry.signing_keys import ensure_signing_key
     from clarion.supervisor import Part, Supervisor
     from clarion.telemetry.log import configure
 
@@ -58,7 +59,8 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     listening = listen(settings) if "api" in wanted else None
     with open_server(settings, progress=lambda line: click.echo(line, err=True)) as (address, embedded):
         with connect(address) as connection:
-            load_secret_key(settings, connection)
+            sealer = make_sealer(settings, load_secret_key(settings, connection))
+            ensure_signing_key(connection, sealer, SystemRandom())
             held = settle_identity(connection, adopting=adopting)
         if held is not None:
             click.echo(

@@ -110,11 +110,17 @@ SELECT version FROM clarion.configuration;
 -- Live receivers with their sealed secrets and headers.
 SELECT r.id, r.organisation_id, r.webhook_uri, r.content_type, r.expected_response_code, r.active, r.retry_schedule,
        r.timeout_seconds, r.concurrency, r.rate_limit_per_second, r.ordering, r.lane_block_max_seconds, r.signatures,
-       r.shared_secret_sealed, r.ca_certificates, r.client_certificate, r.client_key_sealed,
+       r.shared_secret_sealed, r.ca_certificates, r.client_certificate, r.client_key_sealed, r.previous_secret_until,
+       CASE WHEN r.previous_secret_until > now() THEN r.previous_secret_sealed END AS previous_secret_sealed,
        coalesce((SELECT array_agg(h.key ORDER BY h.id) FROM clarion.headers h WHERE h.receiver_id = r.id), '{}') AS header_keys,
        coalesce((SELECT array_agg(h.value_sealed ORDER BY h.id) FROM clarion.headers h WHERE h.receiver_id = r.id), '{}')
            AS header_values_sealed
 FROM clarion.receivers r WHERE r.deleted IS NULL;
+
+-- name: signing_keys
+-- Keys that sign now or will, the latest first.
+SELECT public_key, private_key_sealed, signs_from, signs_until FROM clarion.signing_keys
+WHERE signs_until IS NULL OR signs_until > greatest(signs_from, now()) ORDER BY signs_from DESC, id DESC;
 
 -- name: subscriptions
 SELECT id, expires_after_seconds FROM clarion.subscriptions WHERE deleted IS NULL;

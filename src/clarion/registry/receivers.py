@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clarion.access import history
 from clarion.access.principal import Permission, Principal
 from clarion.core.clock import Random
+from clarion.core.encoding import timestamp
 from clarion.core.ids import ClientId, OrganisationId, ReceiverId
 from clarion.database import tables
 from clarion.database.filters import Condition, where
@@ -29,7 +30,7 @@ from clarion.sender.certificates import (
     check_authorities,
     check_client_certificate,
 )
-from clarion.sender.endpoint import client_key_binding, secret_binding
+from clarion.sender.endpoint import client_key_binding, previous_secret_binding, secret_binding
 from clarion.sender.policy import Policy
 from clarion.sender.resolve import check_uri
 from clarion.sender.seal import Sealer, SecretUnreadable
@@ -40,7 +41,8 @@ _log = logging.getLogger(__name__)
 SECRET_BYTES_MIN = 24
 OBJECT_TYPE = "WebhookReceiver"
 
-SIGNATURES = ("V1", "ION")
+SIGNATURES = ("V1", "V1A", "ION")
+OVERLAP_SECONDS_MAX = 7 * 86_400
 ORDERINGS = ("PER_OBJECT", "NONE")
 
 
@@ -96,6 +98,7 @@ class Receiver:
     signatures: Sequence[str]
     ca_certificates: str | None
     client_certificate: str | None
+    previous_secret_until: datetime | None
     shared_secret_hint: str
     etag: str
     created: datetime
@@ -226,6 +229,7 @@ async def update_receiver(
     values = {column: value for column, value in change.values.items() if getattr(before, column) != value}
     if change.shared_secret is not None:
         values |= _sealed(sealer, principal.organisation_id, receiver_id, change.shared_secret)
+        values |= {"previous_secret_sealed": None, "previous_secret_until": None}
     if "client_certificate" in change.values:
         values |= _sealed_key(sealer, principal.organisation_id, receiver_id, change)
         values["client_certificate"] = change.values["client_certificate"]
@@ -243,6 +247,62 @@ async def update_receiver(
         new["sharedSecretChanged"] = True
     await history.record(connection, principal, [history.Entry("UPDATE", OBJECT_TYPE, str(receiver_id), old, new)])
     return after
+
+
+def check_rotation(shared_secret: str | None, overlap_seconds: int) -> None:
+    """Raises RequestRefused (INVALID_INPUT) for an own secret that is too weak, or an overlap outside of 0 to 7 days."""
+    if shared_secret is not None:
+        _shared_secret(shared_secret, "input.sharedSecret")
+    fields.whole_number(0, OVERLAP_SECONDS_MAX)(overlap_seconds, "input.overlapSeconds")
+
+
+async def rotate_secret(
+    connection: AsyncConnection,
+    principal: Principal,
+    receiver_id: ReceiverId,
+    etag: str,
+    shared_secret: str | None,
+    overlap_seconds: int,
+    sealer: Sealer,
+    random: Random,
+) -> tuple[Receiver, str]:
+    """The receiver with a new shared secret, and that in clear: the caller's own (`check_rotation`), or a fresh one.
+
+    The former one signs beside it for `overlap_seconds`, to the next whole second; one that was still signing from an
+    earlier rotation ends now. A former secret that does not open cannot sign and is dropped.
+    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `input.id`, CONFLICT on `input.etag`, INVALID_INPUT for the same secret.
+    """
+    principal.require(Permission.WEBHOOKS_WRITE)
+    row = await rows.locked_receiver(connection, principal, receiver_id, "input.id")
+    rows.compare_etag(row.etag, etag, "webhook receiver", "input.etag")
+    secret = shared_secret or new_secret(random)
+    values = _sealed(sealer, principal.organisation_id, receiver_id, secret)
+    values |= {"previous_secret_sealed": None, "previous_secret_until": None}
+    try:
+        former = sealer.unseal(row.shared_secret_sealed, secret_binding(principal.organisation_id, receiver_id))
+    except SecretUnreadable as error:
+        _log.error("receiver %s: %s", receiver_id, error)
+    else:
+        if former == secret.encode():
+            raise refused("is the receiver's secret already", "input.sharedSecret")
+        if overlap_seconds:
+            binding = previous_secret_binding(principal.organisation_id, receiver_id)
+            values["previous_secret_sealed"] = sealer.seal(former, binding)
+            ends = func.extract("epoch", func.clock_timestamp()) + overlap_seconds
+            values["previous_secret_until"] = func.to_timestamp(func.ceil(ends))
+    written = await connection.execute(
+        update(tables.receivers)
+        .where(tables.receivers.c.id == receiver_id, tables.receivers.c.organisation_id == principal.organisation_id)
+        .values(**values, **rows.changed_by(principal))
+        .returning(*_COLUMNS)
+    )
+    after = _receiver(written.one())
+    until = after.previous_secret_until
+    done = {"sharedSecretRotated": True, "previousSecretUntil": None if until is None else timestamp(until)}
+    await history.record(
+        connection, principal, [history.Entry("UPDATE", OBJECT_TYPE, str(receiver_id), before={}, after=done)]
+    )
+    return after, secret
 
 
 async def delete_receiver(

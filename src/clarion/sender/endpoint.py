@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from clarion.sender.seal import Sealer
 from clarion.sender.send import Endpoint
 from clarion.sender.sign import secret_bytes
+from clarion.sender.signing_key import SigningKey
 from clarion.sender.tls import Identity
 
-__all__ = ["Endpoint", "SealedEndpoint", "client_key_binding", "header_binding", "open_endpoint", "secret_binding"]
+__all__ = [
+    "Endpoint",
+    "SealedEndpoint",
+    "client_key_binding",
+    "header_binding",
+    "open_endpoint",
+    "previous_secret_binding",
+    "secret_binding",
+    "signing_key_binding",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,9 @@ class SealedEndpoint:
     ca_certificates: str | None = None
     client_certificate: str | None = None
     client_key_sealed: bytes | None = None
+    previous_secret_sealed: bytes | None = None
+    previous_until_s: int = 0
+    signing_keys: tuple[SigningKey, ...] = ()
 
 
 def secret_binding(organisation_id: int, receiver_id: int) -> str:
@@ -37,14 +50,24 @@ def secret_binding(organisation_id: int, receiver_id: int) -> str:
     return f"secret:{organisation_id}:{receiver_id}"
 
 
-def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
-    """What a header's sealed value is bound to."""
-    return f"header:{organisation_id}:{receiver_id}:{name.lower()}"
+def previous_secret_binding(organisation_id: int, receiver_id: int) -> str:
+    """What a receiver's former secret is bound to while it still signs."""
+    return f"previous-secret:{organisation_id}:{receiver_id}"
 
 
 def client_key_binding(organisation_id: int, receiver_id: int) -> str:
-    """What the sealed private key of a receiver's client certificate is bound to."""
-    return f"client key:{organisation_id}:{receiver_id}"
+    """What the private key of a receiver's client certificate is bound to."""
+    return f"client-key:{organisation_id}:{receiver_id}"
+
+
+def signing_key_binding(public_key: bytes) -> str:
+    """What the private half of one of the deployment's signing keys is bound to."""
+    return f"signing-key:{public_key.hex()}"
+
+
+def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
+    """What a header's sealed value is bound to."""
+    return f"header:{organisation_id}:{receiver_id}:{name.lower()}"
 
 
 def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
@@ -58,6 +81,11 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
     if sealed.client_key_sealed is not None:
         binding = client_key_binding(sealed.organisation_id, sealed.receiver_id)
         client_key = sealer.unseal(sealed.client_key_sealed, binding)
+    previous = None
+    if sealed.previous_secret_sealed is not None:
+        binding = previous_secret_binding(sealed.organisation_id, sealed.receiver_id)
+        former = sealer.unseal(sealed.previous_secret_sealed, binding).decode()
+        previous = (secret_bytes(former), sealed.previous_until_s)
     return Endpoint(
         receiver_id=sealed.receiver_id,
         uri=sealed.uri,
@@ -69,4 +97,6 @@ def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:
         concurrency=sealed.concurrency,
         expected_response_code=sealed.expected_response_code,
         identity=Identity(sealed.ca_certificates, sealed.client_certificate, client_key),
+        previous_secret=previous,
+        signing_keys=sealed.signing_keys if "V1A" in sealed.signatures else (),
     )

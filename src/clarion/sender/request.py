@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from clarion import __version__
 from clarion.sender import sign
 from clarion.sender.address import Target
 from clarion.sender.mirror import private_values
+from clarion.sender.signing_key import SigningKey
+
+Signer = Callable[[bytes, bytes, bytes], bytes]
+"""Message id, decimal timestamp and body to one signature, as `sign.Key.v1`."""
 
 HEADERS_MAX = 32
 HEADERS_BYTES_MAX = 8 * 1024
@@ -104,11 +109,16 @@ class RequestUnsendable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """What all requests to one receiver share; `build` adds the rest."""
+    """What all requests to one receiver share; `build` adds the rest.
+
+    `keys` sign always, each of `timed` from its first Unix second on and before its second one: whose time it is turns
+    out at each attempt, so that a rotation ends on time without anybody being told.
+    """
 
     prefix: bytes = field(repr=False)  # holds the values of registered headers
     keys: tuple[sign.Key, ...]
-    sends_ion: bool
+    timed: tuple[tuple[float, float, Signer], ...]
+    ion_key: sign.Key | None
     private: tuple[str, ...] = field(default=(), repr=False)
     """What an answer may not be kept with: the registered headers' values."""
 
@@ -121,16 +131,25 @@ class RequestTemplate:
             raise RequestUnsendable("the message id is not a short token without full stops")
         identity = message_id.encode("ascii")
         stamp = b"%d" % timestamp_s
+        signatures = [key.v1(identity, stamp, body) for key in self.keys]
+        if self.timed:
+            signatures += [
+                signer(identity, stamp, body)
+                for from_s, until_s, signer in self.timed
+                if from_s <= timestamp_s < until_s
+            ]
+            if not signatures:
+                raise RequestUnsendable("there is no key that signs at this time")
         parts = [
             self.prefix,
             identity,
             b"\r\nwebhook-timestamp: ",
             stamp,
             b"\r\nwebhook-signature: ",
-            b" ".join([key.v1(identity, stamp, body) for key in self.keys]),
+            b" ".join(signatures),
         ]
-        if self.sends_ion:
-            parts += (b"\r\nx-ion-signature: ", self.keys[0].ion(body).encode("ascii"))
+        if self.ion_key is not None:
+            parts += (b"\r\nx-ion-signature: ", self.ion_key.ion(body).encode("ascii"))
         for name, value in extra_headers:
             if _TOKEN.fullmatch(name) is None or _value_refusal(value) is not None:
                 raise RequestUnsendable("an extra header is malformed")
@@ -145,8 +164,12 @@ def request_template(
     headers: Sequence[tuple[str, str]],
     secrets: tuple[bytes, ...],
     signatures: Sequence[str],
+    previous_secret: tuple[bytes, int] | None = None,
+    signing_keys: Sequence[SigningKey] = (),
 ) -> RequestTemplate:
-    """The template for one receiver; `secrets` has the current one first.
+    """The template for one receiver; `secrets` has the current one first, other arguments as in `send.Endpoint`.
+
+    Without "V1" in `signatures` the secrets do not sign, but only if "V1A" is there: no request leaves unsigned.
 
     Everything is checked again, as it may have reached the database by another way than the API.
     Raises RequestUnsendable.
@@ -167,4 +190,14 @@ def request_template(
         "webhook-id: ",
     ]
     keys = tuple(sign.Key(secret) for secret in secrets)
-    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, "ION" in signatures, private_values(headers))
+    ion_key = keys[0] if "ION" in signatures else None
+    timed: list[tuple[float, float, Signer]] = []
+    if "V1A" in signatures and "V1" not in signatures:
+        keys = ()
+    elif previous_secret is not None:
+        timed.append((-inf, previous_secret[1], sign.Key(previous_secret[0]).v1))
+    if "V1A" in signatures:
+        if not signing_keys:
+            raise RequestUnsendable("there is no signing key")
+        timed += [(key.from_s, key.until_s, key.v1a) for key in signing_keys]
+    return RequestTemplate("\r\n".join(lines).encode("ascii"), keys, tuple(timed), ion_key, private_values(headers))

@@ -28,6 +28,7 @@ from clarion.sender.pool import IDLE_NS_MAX, Exchange, Pool
 from clarion.sender.request import RequestTemplate, RequestUnsendable, request_template
 from clarion.sender.resolve import RESOLVE_BUDGET_S
 from clarion.sender.route import BLOCKED, Route
+from clarion.sender.signing_key import SigningKey
 from clarion.sender.tls import COMMON, Identity, IdentityUnusable
 
 SWEEP_S = 0.05
@@ -48,9 +49,9 @@ _log = logging.getLogger(__name__)
 class Endpoint:
     """What is needed to reach a receiver.
 
-    `secrets` has the current one first; during a rotation all sign. `signatures` holds "V1" and, if the receiver
-    asked for it, "ION". `identity` is what is special about its TLS. `timeout_s` is the whole attempt's deadline,
-    `concurrency` the connections at most.
+    All of `secrets` sign, the current one first; `previous_secret` too, before the Unix second beside it. `signatures`
+    holds what the receiver asked for: "V1", "V1A" (by those of `signing_keys` whose time it is), "ION". `identity`
+    is what is special about its TLS. `timeout_s` is the whole attempt's deadline, `concurrency` the connections at most.
     Pass the same object as long as nothing changed: it is compared at each send.
     """
 
@@ -64,6 +65,8 @@ class Endpoint:
     concurrency: int
     expected_response_code: int | None
     identity: Identity = COMMON
+    previous_secret: tuple[bytes, int] | None = None
+    signing_keys: tuple[SigningKey, ...] = ()
 
     def __repr__(self) -> str:
         return f"Endpoint(receiver_id={self.receiver_id}, uri={self.uri!r}, headers and secrets hidden)"
@@ -206,7 +209,13 @@ class Sender:
         try:
             target = self._opener.policy.parse(endpoint.uri)
             template = request_template(
-                target, endpoint.content_type, endpoint.headers, endpoint.secrets, endpoint.signatures
+                target,
+                endpoint.content_type,
+                endpoint.headers,
+                endpoint.secrets,
+                endpoint.signatures,
+                endpoint.previous_secret,
+                endpoint.signing_keys,
             )
         except (RequestRefused, RequestUnsendable) as error:
             _log.warning("nothing can be sent to receiver %d: %s", endpoint.receiver_id, error)

@@ -80,6 +80,8 @@ def secret_refusal(text: str) -> str | None:
     """Why `text` cannot be a receiver's shared secret; None if it can."""
     if not text.isascii() or not text.isprintable():
         return "a secret consists of printable ASCII characters"
+    if text.startswith(("whpk_", "whsk_")):
+        return "a secret does not begin with whpk_ or whsk_: those are Ed25519 keys"
     if not text.startswith(SECRET_PREFIX):
         if not _TEXT_LENGTH_MIN <= len(text) <= _TEXT_LENGTH_MAX:
             return f"a secret has {_TEXT_LENGTH_MIN} to {_TEXT_LENGTH_MAX} characters"
