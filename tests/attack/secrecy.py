@@ -119,7 +119,9 @@ def secrecy(deployment: Deployment, *, all_files: bool = True) -> Searched:
     every = itertools.chain(logs, run.answers, arguments, tables(deployment.connection), _sent(run))
     if all_files:
         deployment.rows("SELECT pg_switch_wal()")
-        keep = [*deployment.directory.glob("secret.key"), *(deployment.directory / "receiver").glob("*.log")]
+        # What the run was given, and what the receiver wrote down, which is searched request by request.
+        given = [*deployment.directory.glob("secret.key"), *(deployment.directory / "ca").iterdir()]
+        keep = [*given, *(deployment.directory / "receiver").glob("*.log")]
         every = itertools.chain(every, files(deployment.directory, without=keep))
     for public, sealed in deployment.rows("SELECT public_key, private_key_sealed FROM clarion.signing_keys"):
         run.key_canary("the deployment's signing key", deployment.unseal(sealed, f"signing-key:{public.hex()}"))
