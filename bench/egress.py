@@ -45,6 +45,7 @@ LOOPBACK = Policy((ip_network("127.0.0.0/8"),))
 RULES = tuple(Rule(f"erp{number}.plant.local", ip_network(f"10.1.{number}.0/24"), 443) for number in range(100))
 ANSWERS = {
     "1 address": [ip_address("93.184.216.34")],
+    "4 addresses": [ip_address(text) for n in (1, 2) for text in (f"93.184.216.{n}", f"2606:4700::{n}")],
     "8 addresses": [ip_address(text) for n in range(1, 5) for text in (f"93.184.216.{n}", f"2606:4700::{n}")],
 }
 

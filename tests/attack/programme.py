@@ -194,7 +194,7 @@ def answers(net: Network) -> Tried:
 
 def _failing_resolvers(net: Network, tried: Tried) -> None:
     """No answer is our failure, and is not remembered as a good one."""
-    tricks = {"never": "within 2 s", "servfail": "", "truncated": "", "huge": "more than 64 addresses", "loop": ""}
+    tricks = {"never": "within 2 s", "servfail": "", "truncated": "", "huge": "", "loop": ""}
     net.world("names", entries={f"{trick}.good.example": {"trick": trick, "A": [[PUBLIC_V4]]} for trick in tricks})
     found = net.inside("send", cases=[{"uri": f"https://{trick}.good.example/echo"} for trick in tricks])
     for (trick, text), attempt in zip(tricks.items(), found, strict=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from attack.programme import FIREWALLED, PUBLIC_V4, PUBLIC_V6, ZONE, Tried, literal
+from attack.programme import FIREWALLED, INJECTIONS, PUBLIC_V4, PUBLIC_V6, ZONE, Tried, literal
 from attack.special_purpose import forbidden, outside
 from attack.uris import BY_ADDRESS, GOOD
 from clarion.capture.attach import Attachment
@@ -22,6 +24,11 @@ _KEY = "the-bootstrap-key-of-this-run-0123456789"
 _CREATE = """
     mutation($input: CreateWebhookReceiverInput!) {
         createWebhookReceiver(input: $input) { webhookReceiver { id } warnings { code } } }
+"""
+_TEST = """
+    mutation($id: ID!) { testWebhookReceiver(id: $id) {
+        attempt { outcome statusCode error sourceAddress peerAddress durationMs responseHeaders responseBody }
+        webhookEvent { status reason } } }
 """
 
 
@@ -60,16 +67,9 @@ def whole(net: Network, deployment: Deployment, environment: str, sample: int = 
     net.admit_only(FIREWALLED, sources)
     net.world("names", entries=ZONE | {"flip.good.example": {"A": [[PUBLIC_V4], ["10.0.0.1"]]}})
     deployment.attach(Attachment(resource="ITEMS", table="items"))
-    serving = deployment.serve(
-        *("--role", "api", "--role", "router", "--role", "delivery"),
-        CLARION_LISTEN="127.0.0.1:0",
-        CLARION_BOOTSTRAP_API_KEY=_KEY,
-        CLARION_ALLOWED_NETWORKS="",
-        CLARION_CA_FILE=str(net.ca_file),
-        CLARION_ENVIRONMENTS_FILE=str(ENVIRONMENTS_FILE),
-        CLARION_ENVIRONMENT=environment,
+    serving, port = _serve(
+        net, deployment, CLARION_ENVIRONMENTS_FILE=str(ENVIRONMENTS_FILE), CLARION_ENVIRONMENT=environment
     )
-    port = int(serving.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1])
     net.accepted()
     addresses = list(forbidden())[:: max(1, len(forbidden()) // sample)]
     addresses += [ip_address(text) for text in ("169.254.169.254", INSIDE_V4, *sources)]
@@ -79,17 +79,63 @@ def whole(net: Network, deployment: Deployment, environment: str, sample: int = 
     own = load_environments(ENVIRONMENTS_FILE, environment).own
     assert own is not None
     refused += [f"https://{host}/hooks" for host in own.hosts]
-    answers = net.inside("ask", port=port, key=_KEY, query=_CREATE, inputs=[_input(uri) for uri in refused])
+    answers = net.inside("ask", port=port, key=_KEY, query=_CREATE, variables=[_input(uri) for uri in refused])
     for uri, answer in zip(refused, answers, strict=True):
         errors = [(error["extensions"]["code"], error["message"]) for error in answer.get("errors", ())]
         tried.expect(
             errors == [("ADDRESS_NOT_ALLOWED", "this destination is not allowed")], f"creating {uri}: {errors}"
         )
+    variables = [
+        _input(f"https://{GOOD}/", headers=[{"key": name, "value": value} for name, value in headers])
+        for headers in INJECTIONS
+    ]
+    answers = net.inside("ask", port=port, key=_KEY, query=_CREATE, variables=variables)
+    for headers, answer in zip(INJECTIONS, answers, strict=True):
+        codes = [error["extensions"]["code"] for error in answer.get("errors", ())]
+        tried.expect(codes == ["INVALID_INPUT"], f"creating with {str(headers)[:100]}: {codes}")
     tried.silence(net.accepted())
     _planted(net, deployment, tried, refused, sources)
     serving.stop()
     tried.expect("Traceback" not in "\n".join(serving.stderr), "the log has a traceback")
     return tried
+
+
+def _serve(net: Network, deployment: Deployment, **settings: str) -> tuple[ClarionProcess, int]:
+    """The running process and the port of its API."""
+    serving = deployment.serve(
+        *("--role", "api", "--role", "router", "--role", "delivery"),
+        CLARION_LISTEN="127.0.0.1:0",
+        CLARION_BOOTSTRAP_API_KEY=_KEY,
+        CLARION_ALLOWED_NETWORKS="",
+        CLARION_CA_FILE=str(net.ca_file),
+        **settings,
+    )
+    return serving, int(serving.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1])
+
+
+def test_sends(
+    net: Network, deployment: Deployment, kinds: Mapping[str, str], pairs: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The API's answers to `pairs` test sends for each kind of destination (its URI, planted), all kinds mixed.
+
+    A receiver is tested ten times an hour, so each kind has a tenth as many receivers.
+    """
+    deployment.attach(Attachment(resource="ITEMS", table="items"))
+    receivers = {
+        kind: [deployment.register(uri, timeout_seconds=1) for _ in range(-(-pairs // 10))]
+        for kind, uri in kinds.items()
+    }
+    serving, port = _serve(net, deployment)
+    turns = [(kind, ids[number % len(ids)]) for kind, ids in receivers.items() for number in range(pairs)]
+    random.shuffle(turns)
+    answers = net.inside(
+        "ask", port=port, key=_KEY, query=_TEST, variables=[{"id": str(receiver)} for _, receiver in turns], at_once=24
+    )
+    serving.stop()
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for (kind, _), answer in zip(turns, answers, strict=True):
+        found[kind].append(answer)
+    return found
 
 
 def _planted(net: Network, deployment: Deployment, tried: Tried, refused: list[str], sources: list[str]) -> None:
@@ -128,5 +174,5 @@ def _planted(net: Network, deployment: Deployment, tried: Tried, refused: list[s
     tried.silence({where: count for where, count in accepted.items() if where.split(" ")[0] not in peers})
 
 
-def _input(uri: str) -> dict[str, object]:
-    return {"name": "attack", "webhookUri": uri}
+def _input(uri: str, **more: object) -> dict[str, object]:
+    return {"input": {"name": "attack", "webhookUri": uri, **more}}

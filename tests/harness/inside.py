@@ -139,23 +139,25 @@ class Inside:
 
         return list(run(all_of_them()))
 
-    def ask(self, port: int, key: str, query: str, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The API's answers (JSON) to one query with each input, eight at a time; `_ms` is what each took."""
+    def ask(
+        self, port: int, key: str, query: str, variables: list[dict[str, Any]], at_once: int = 8
+    ) -> list[dict[str, Any]]:
+        """The API's answers (JSON) to one query with each set of variables; `_ms` is what each took."""
 
-        def one(variables: dict[str, Any]) -> dict[str, Any]:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        def one(values: dict[str, Any]) -> dict[str, Any]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
             begun = time.perf_counter()
             try:
-                content = json.dumps({"query": query, "variables": {"input": variables}})
+                content = json.dumps({"query": query, "variables": values})
                 connection.request("POST", "/graphql", content, headers)
                 answer = dict(json.loads(connection.getresponse().read()))
             finally:
                 connection.close()
             return answer | {"_ms": (time.perf_counter() - begun) * 1000}
 
-        with ThreadPoolExecutor(8) as threads:
-            return list(threads.map(one, inputs))
+        with ThreadPoolExecutor(at_once) as threads:
+            return list(threads.map(one, variables))
 
     def connect(self, addresses: list[str], port: int = 443, timeout_s: float = 1.0) -> dict[str, str]:
         """Whether a plain connect, with no guard before it, reaches each address: "" or the system's reason."""
