@@ -171,7 +171,7 @@ def test_the_cache_is_bounded() -> None:
     [
         (Role.ADMINISTRATOR, set(Permission)),
         (Role.INTEGRATOR, {Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE}),
-        (Role.OPERATOR, {Permission.WEBHOOKS_READ}),
+        (Role.OPERATOR, {Permission.WEBHOOKS_READ, Permission.EGRESS_WRITE}),
         (Role.AUDITOR, {Permission.WEBHOOKS_READ}),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import psycopg
@@ -64,13 +65,13 @@ def search(places: Iterable[tuple[str, bytes]], secrets: Mapping[str, str]) -> l
     return [Hit(place, name, form) for place, content in places for name, form, pattern in wanted if pattern in content]
 
 
-def tables(connection: psycopg.Connection[object]) -> Iterator[tuple[str, bytes]]:
+def tables(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, bytes]]:
     """Every table of the database in full, as COPY writes it; bytea is hexadecimal there."""
     names = connection.execute(
         "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     ).fetchall()
     assert names
-    for schema, table in names:  # type: ignore[misc]
+    for schema, table in names:
         with connection.cursor().copy(
             sql.SQL("COPY (SELECT * FROM {}) TO STDOUT").format(sql.Identifier(schema, table))
         ) as copy:

@@ -244,7 +244,7 @@ def _source_of(raw: socket.socket) -> str | None:
         source = str(raw.getsockname()[0])
     except OSError:
         return None
-    return None if source in {"0.0.0.0", "::"} else source  # noqa: S104
+    return None if ip_address(source).is_unspecified else source
 
 
 def connect_failure(error: OSError) -> Failure:
