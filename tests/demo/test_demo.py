@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _follow_the_tutorial(home: Path, api: str) -> None:
     text = TUTORIAL.read_text()
     blocks = re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL)
     (program,) = [code for language, code in blocks if language == "python"]
-    define, create, subscribe, look = [code for language, code in blocks if language == "sh" and "ask" in code]
+    define, create, test, subscribe, look = [code for language, code in blocks if language == "sh" and "ask" in code]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
 
@@ -180,10 +181,17 @@ def _follow_the_tutorial(home: Path, api: str) -> None:
     )
     try:
         mine = f"receiverId: {receiver['id']},"
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+                break
+        id_of_mine = f'\\"{receiver["id"]}\\"'
+        tested = ask(test.replace('\\"7\\"', id_of_mine))["testWebhookReceiver"]["attempt"]
+        assert (tested["outcome"], tested["statusCode"]) == ("SUCCEEDED", 204)
+        assert running.stdout is not None
+        assert "webhook_tests create" in running.stdout.readline()
         assert ask(subscribe.replace("receiverId: 7,", mine))["createWebhookSubscription"]["webhookSubscription"][
             "active"
         ]
-        assert running.stdout is not None
         assert re.match(r"evt_\w+_\d+ run_steps update \d+ \{", running.stdout.readline())
     finally:
         running.kill()
