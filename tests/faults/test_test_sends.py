@@ -90,7 +90,7 @@ def test_ten_tests_an_hour_and_who_may_ask_for_one(
     assert api(TEST, id=receiver["id"]).refusal == ("CONFLICT", "id")
 
 
-def test_refused_and_blocked_look_alike_and_a_test_neither_waits_nor_holds_up(
+def test_refused_and_blocked_look_alike(
     deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
 ) -> None:
     with socket.socket() as closed:
@@ -110,3 +110,18 @@ def test_refused_and_blocked_look_alike_and_a_test_neither_waits_nor_holds_up(
         "peerAddress": None, "durationMs": 1150,
     }  # fmt: skip
     assert [answer["webhookEvent"]["status"] for answer in answers] == ["FAILED"] * 2
+
+
+def test_a_test_that_the_breaker_holds_is_cancelled_when_its_time_is_over(
+    deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
+) -> None:
+    deployment.attach()
+    receiver = register(deployment.receiver.uri("/switch"), timeout=1)
+    deployment.subscribe(int(receiver["id"]))
+    deployment.receiver.switch(500)
+    deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 12)")
+    deployment.wait_for_row("SELECT WHERE (SELECT count(*) FROM clarion.attempts) >= 10")
+    held = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
+    if held["attempt"] is None:  # or it was the probe
+        assert (held["webhookEvent"]["status"], held["webhookEvent"]["reason"]) == ("CANCELLED", "CANCELLED_BY_REQUEST")
+    assert deployment.rows("SELECT FROM clarion.queue WHERE subscription_id = 0") == []

@@ -54,9 +54,12 @@ class Post:
     def begin(
         self, uri: str, body: bytes = b"{}", extra: tuple[tuple[str, str], ...] = (), **changes: Any
     ) -> asyncio.Future[Attempt]:
+        uniform = changes.pop("uniform", False)
         self._count += 1
         future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         endpoint = replace(self.endpoint, uri=uri, **changes)
-        self.sender.send(endpoint, f"evt_1_{self._count}", SystemClock().now(), body, extra, future.set_result)
+        self.sender.send(
+            endpoint, f"evt_1_{self._count}", SystemClock().now(), body, extra, future.set_result, uniform=uniform
+        )
         assert not future.done()
         return future

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -212,3 +214,25 @@ async def test_a_busy_receiver_gives_up_a_connection_for_one_that_waits(receiver
         ended = True
         await asyncio.gather(*busy)
     assert [attempt.outcome for attempt in waiting] == [Outcome.SUCCEEDED] * 4
+
+
+async def test_nothing_tells_a_refused_connection_from_one_that_there_was_no_room_for(receivers: Receivers) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        filling = [socket.socket() for _ in range(4)]
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        ends = []
+        for port in (full.getsockname()[1], closed.getsockname()[1]):
+            async with sending(receivers, connections_per_host=1) as post:
+                started = time.monotonic()
+                attempts = await asyncio.gather(
+                    *(post.begin(f"https://127.0.0.1:{port}/", timeout_s=1, uniform=True) for _ in range(3))
+                )
+                assert time.monotonic() - started >= 1.15
+                ends.append({(one.outcome, one.error, one.duration_ms, one.peer_address, one.ours) for one in attempts})
+        for one in filling:
+            one.close()
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == 1

@@ -36,7 +36,14 @@ _HOUSEKEEPING_NS = 1_000_000_000
 _STALL_NS = 1_000_000_000
 _CLOSE_BUDGET_S = 1.5
 _UNREACHED = frozenset(
-    {Outcome.BLOCKED, Outcome.CONNECT_FAILED, Outcome.DNS_FAILED, Outcome.PROXY_FAILED, Outcome.TIMED_OUT}
+    {
+        Outcome.BLOCKED,
+        Outcome.CONNECT_FAILED,
+        Outcome.DNS_FAILED,
+        Outcome.OVERLOADED,
+        Outcome.PROXY_FAILED,
+        Outcome.TIMED_OUT,
+    }
 )
 _UNIFORM_NS = round((RESOLVE_BUDGET_S + CONNECT_BUDGET_S) * 1e9)
 _UNIFORM_MARGIN_NS = 150_000_000
@@ -148,7 +155,9 @@ class Sender:
             now_ns + endpoint.timeout_s * 1_000_000_000,
             done,
         )
-        exchange.uniform = uniform
+        if uniform:
+            exchange.uniform = True
+            self._loop.call_later(_uniform_ns(exchange) / 1e9, self._end_unconnected, exchange)
         self._active.add(exchange)
         if self._closed:
             self._fail_later(exchange, _CLOSED)
@@ -254,9 +263,14 @@ class Sender:
             return partial(self._tell_later, exchange)
         return partial(exchange.done, self._attempt(exchange, failure))
 
+    def _end_unconnected(self, exchange: Exchange) -> None:
+        """Nobody can tell from the time whether a connection was refused or there was no room for it."""
+        if exchange.connection is None:
+            self._end(exchange, Failure(Outcome.TIMED_OUT, "no connection in time"))
+
     def _tell_later(self, exchange: Exchange) -> None:
         """Tell of a connection that did not come about, when the slowest way to find that out would have ended."""
-        limit_ns = min(exchange.deadline_ns - exchange.started_ns, _UNIFORM_NS) + _UNIFORM_MARGIN_NS
+        limit_ns = _uniform_ns(exchange)
         attempt = Attempt(
             outcome=Outcome.CONNECT_FAILED,
             started_at=exchange.started_at,
@@ -379,6 +393,11 @@ class Sender:
                 *(receiver.pool for receiver in self._receivers.values() if receiver.pool is not None),
             ]
             self._destinations = {pool.target.host: pool.destination for pool in pools}
+
+
+def _uniform_ns(exchange: Exchange) -> int:
+    """How long a uniform exchange that gets no connection takes."""
+    return min(exchange.deadline_ns - exchange.started_ns, _UNIFORM_NS) + _UNIFORM_MARGIN_NS
 
 
 _CLOSED = Failure(Outcome.OVERLOADED, "this process is shutting down", ours=True)
