@@ -49,6 +49,7 @@ async def receiver(
     client_authority: Authority | None = None,
     ciphers: str | None = None,
     version_max: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    address: str = "127.0.0.1",
 ) -> AsyncIterator[str]:
     """The URI of a receiver that answers with the common name of the client's certificate and the connection's number."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -60,7 +61,7 @@ async def receiver(
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_authority.ca_file)
     numbers = itertools.count(1)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
 
     def serve(connection: socket.socket) -> None:
         # Blocking sockets: an event loop's server resets the connection before its alert is read.
@@ -242,3 +243,23 @@ def test_client_certificates_are_checked(authority: Authority) -> None:
         with pytest.raises(CertificateRefused) as refused:
             check_client_certificate(*given, NOW)
         assert reason in str(refused.value)
+
+
+async def test_a_chain_that_misses_its_intermediate_and_a_certificate_for_the_address_of_a_name_are_refused(
+    authority: Authority,
+) -> None:
+    intermediate = authority.intermediate()
+    async with receiver(intermediate.issue(addresses=["127.0.0.1"])) as uri, sending(authority.ca_file) as post:
+        attempt = await post(uri)
+        assert attempt.outcome is Outcome.TLS_FAILED
+        assert attempt.error == "unknown certificate authority, or an intermediate certificate is missing"
+    # A name is compared with names: neither an address nor a wildcard over two labels stands for one.
+    localhost = str(socket.getaddrinfo("localhost", 443, type=socket.SOCK_STREAM)[0][4][0])
+    for names, addresses in ((["*.example"], []), ([], [localhost]), (["*.localhost"], []), (["*"], [])):
+        async with (
+            receiver(authority.issue(names, addresses), address=localhost) as uri,
+            sending(authority.ca_file) as post,
+        ):
+            attempt = await post(uri.replace("127.0.0.1", "localhost"))
+            assert (attempt.outcome, attempt.peer_address) == (Outcome.TLS_FAILED, localhost)
+            assert attempt.error == "hostname mismatch: the certificate is for another name"

@@ -84,16 +84,20 @@ class Policy:
         One forbidden address among many is enough: which one is used is up to whoever made the answers.
         """
         checked = list(addresses)
-        if not checked or any(self.refusal(target, address) is not None for address in checked):
+        ruled = self._ruled(target.host, target.port)
+        if not checked or any(self._refusal(target, address, ruled) is not None for address in checked):
             raise AddressNotAllowed
 
     def refusal(self, target: Target, address: Address) -> str | None:
         """Why no request for `target` may go to `address`; None if one may. For tests and logs, not for the API."""
+        return self._refusal(target, address, self._ruled(target.host, target.port))
+
+    def _refusal(self, target: Target, address: Address, ruled: Sequence[Network]) -> str | None:
         if in_networks(address, self.networks):
             return None
         if address in self.own_addresses or _is_own_lately(address):
             return "an address of this host or of the database"
-        if in_networks(address, self._ruled(target.host, target.port)) and not in_networks(address, NEVER_BY_RULE):
+        if in_networks(address, ruled) and not in_networks(address, NEVER_BY_RULE):
             return None
         if target.only_allowed:
             return "allowed only by an exception, and there is none"
