@@ -82,6 +82,9 @@ def main() -> int:
     """Run the roles of the command line; the exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
     roles = frozenset(sys.argv[3].split(","))
+    # glibc's own limit for a server that does not answer is 5 s, twice; a lookup has 2 s here, and its thread should not
+    # outlive it for long.
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
     try:
         configure(load_settings().log_level, "+".join(sorted(roles)))
         uvloop.run(_run(control, int(sys.argv[2]), roles))

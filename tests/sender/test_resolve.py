@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from ipaddress import ip_address, ip_network
@@ -8,7 +9,7 @@ import pytest
 
 from clarion.sender.address import AddressNotAllowed, UriRefused
 from clarion.sender.policy import Policy
-from clarion.sender.resolve import NameNotResolved, ResolverFailed, check_uri, resolve
+from clarion.sender.resolve import LOOKUPS_AT_ONCE_MAX, NameNotResolved, ResolverFailed, check_uri, resolve
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -67,3 +68,11 @@ async def test_no_refusal_of_an_address_comes_before_its_quarter_of_a_second_is_
             with pytest.raises(AddressNotAllowed):
                 await check_uri(uri, policy)
             assert time.monotonic() - started > 0.249
+
+
+async def test_more_lookups_than_are_made_at_once_wait_for_room() -> None:
+    found = await asyncio.gather(*(resolve("localhost", 443, 10.0) for _ in range(LOOKUPS_AT_ONCE_MAX * 2)))
+    assert len({tuple(addresses) for addresses in found}) == 1
+    with pytest.raises(ResolverFailed, match="within 0 s|under way for 0 s"):
+        await resolve("localhost", 443, 0.0)
+    assert await resolve("localhost", 443) == found[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from clarion.sender.address import (
     Address,
@@ -19,14 +20,43 @@ from clarion.sender.address import (
 from clarion.sender.policy import Policy
 
 RESOLVE_BUDGET_S = 2.0
-LOOKUPS_AT_ONCE_MAX = 64
+LOOKUPS_AT_ONCE_MAX = 256
+LOOKUPS_OF_ONE_HOST_MAX = 4
+"""Fewer, so that a name whose servers never answer does not take the room of all others."""
 ANSWERS_MAX = 64
 _REFUSED_EVERY_S = 0.25
 
 # getaddrinfo's ways to say that an authority answered: no such name, or a name without addresses.
 _NOT_RESOLVED = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
-_lookups = threading.BoundedSemaphore(LOOKUPS_AT_ONCE_MAX)
+
+class _Room:
+    """Room for the lookups of one event loop. Who finds none waits: a thousand receivers may be connected to at once."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(LOOKUPS_AT_ONCE_MAX)
+        self._of_host: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def take(self, host: str) -> Callable[[], None]:
+        """Wait for room; what is returned gives it back."""
+        own = self._of_host.get(host)
+        if own is None:
+            own = self._of_host[host] = asyncio.Semaphore(LOOKUPS_OF_ONE_HOST_MAX)
+        await own.acquire()
+        try:
+            await self._all.acquire()
+        except BaseException:
+            own.release()
+            raise
+
+        def give_back() -> None:
+            own.release()
+            self._all.release()
+
+        return give_back
+
+
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
 
 
 class NameNotResolved(Exception):
@@ -48,8 +78,9 @@ class UriWarning:
 async def resolve(host: str, port: int, budget_s: float = RESOLVE_BUDGET_S) -> list[Address]:
     """All addresses of a name, in the resolver's order of preference, without repetitions.
 
-    Raises NameNotResolved or ResolverFailed; the latter also for more than 64 answers. A lookup that outlives
-    its budget goes on in a thread of its own, which holds up neither other lookups nor the end of the process.
+    Raises NameNotResolved or ResolverFailed; the latter also for more than 64 answers. At most 256 lookups are made at
+    once, 4 of one name; others wait within their budget. A lookup that outlives its budget goes on in a thread of its own, which holds up
+    neither other lookups nor the end of the process.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Address]] = loop.create_future()
@@ -71,22 +102,25 @@ async def resolve(host: str, port: int, budget_s: float = RESOLVE_BUDGET_S) -> l
         except (OSError, UnicodeError) as error:
             failed = error
         finally:
-            _lookups.release()
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(settle, addresses, failed)
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(give_back)
+                loop.call_soon_threadsafe(settle, addresses, failed)
 
-    if not _lookups.acquire(blocking=False):
-        raise ResolverFailed(f"{LOOKUPS_AT_ONCE_MAX} lookups are under way already")
-    try:
-        threading.Thread(target=look_up, name="clarion-lookup", daemon=True).start()
-    except RuntimeError as error:
-        _lookups.release()
-        raise ResolverFailed("no thread for the lookup") from error
+    room = _rooms.setdefault(loop, _Room())
+    waits = True
     try:
         async with asyncio.timeout(budget_s):
+            give_back = await room.take(host)
+            waits = False
+            try:
+                threading.Thread(target=look_up, name="clarion-lookup", daemon=True).start()
+            except RuntimeError as error:
+                give_back()
+                raise ResolverFailed("no thread for the lookup") from error
             addresses = await found
     except TimeoutError:
-        raise ResolverFailed(f"no answer within {budget_s:g} s") from None
+        what = "other lookups were under way for" if waits else "no answer within"
+        raise ResolverFailed(f"{what} {budget_s:g} s") from None
     if len(addresses) > ANSWERS_MAX:
         raise ResolverFailed(f"more than {ANSWERS_MAX} addresses")
     if not addresses:
