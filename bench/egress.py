@@ -10,7 +10,6 @@ processes of their own. Hostile answers are those of `scripts/proof egress` and 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import ssl
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 import uvloop
 from figures import Figure, Figures, options
 
-from sender import ANSWER, Receiver, sender_us, stay_on
+from sender import ANSWER, Receiver, sender_us, serving, stay_on
 
 # Behind the benchmarks' own folder, where `sender` is another module.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -37,7 +36,6 @@ from clarion.sender.route import Route, parse_proxy
 from clarion.sender.send import Endpoint, Sender
 from harness.connect_proxy import ProxyProcess
 from harness.network import missing, network
-from tls import make_authority
 
 CONNECTIONS = 4
 BODY = b"x" * 700
@@ -48,6 +46,10 @@ ANSWERS = {
     "4 addresses": [ip_address(text) for n in (1, 2) for text in (f"93.184.216.{n}", f"2606:4700::{n}")],
     "8 addresses": [ip_address(text) for n in range(1, 5) for text in (f"93.184.216.{n}", f"2606:4700::{n}")],
 }
+
+
+STRANGE = (1, 4, 8)
+"""How many answers that were never seen before."""
 
 
 class Unguarded(Policy):
@@ -77,8 +79,22 @@ def serve(certificate: Path, key: Path, ready: Connection) -> None:
     uvloop.run(run())
 
 
+def strange_guard_us(count: int, rounds: int = 1000) -> float:
+    """As `guard_us`, of answers that were never seen: whether each is this host's own is asked of the kernel."""
+    policy = Policy()
+    target = policy.parse("https://hooks.example.com/clarion")
+    answers = [[ip_address(0x0B000000 + number * count + at) for at in range(count)] for number in range(rounds)]
+    begun = time.process_time()
+    for addresses in answers:
+        policy.check(target, addresses)
+    return (time.process_time() - begun) / rounds * 1e6
+
+
 def guard_us(policy: Policy, addresses: list[Address], rounds: int = 5000) -> float:
-    """CPU of what is done for one new connection beside looking up the name: all answers held against the policy."""
+    """CPU of what is done for one new connection beside looking up the name: all answers held against the policy.
+
+    After the first: answers that come again within a second are known not to be this host's own.
+    """
     target = policy.parse("https://hooks.example.com/clarion")
     policy.check(target, addresses)
     begun = time.process_time()
@@ -108,6 +124,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = [Figure(f"guard per new connection, {name}", "µs CPU", goal=100) for name in ANSWERS]
     rows += [Figure("guard per new connection, 8 addresses, 100 rules", "µs CPU", goal=100)]
+    rows += [Figure(f"guard per new connection, {count} never seen", "µs CPU", goal=100) for count in STRANGE]
     ways = ("guarded", "without", "through a proxy")
     for kind in ("kept", "new"):
         rows += [
@@ -118,37 +135,26 @@ def main() -> None:
     rows += [Figure("hostile answer, worst memory", "KiB", goal=RESIDENT_KIB_MAX)]
     rows += [Figure("hostile answer, worst CPU", "ms", goal=CPU_MS_MAX)]
     figures, notes = Figures(*rows), [f"{CONNECTIONS} connections, {len(BODY)} B; sender and receiver on a core each"]
-    with tempfile.TemporaryDirectory(prefix="clarion-bench.") as name:
-        authority = make_authority(Path(name))
-        certificate, key = authority.issue(addresses=["127.0.0.1"])
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(certificate, key, theirs), daemon=True
-        )
-        process.start()
-        stay_on(0)
-        ports = dict(zip(("kept", "new"), ours.recv(), strict=True))
-        try:
-            with ProxyProcess() as proxy:
-                routes = {
-                    "guarded": (LOOPBACK, Route()),
-                    "without": (Unguarded(LOOPBACK.networks), Route()),
-                    "through a proxy": (LOOPBACK, Route(proxy=parse_proxy(proxy.url))),
-                }
-                for _ in range(chosen.runs):
-                    for answers_name, addresses in ANSWERS.items():
-                        figures[f"guard per new connection, {answers_name}"].add(guard_us(Policy(), addresses))
-                    ruled = guard_us(Policy(rules=RULES), ANSWERS["8 addresses"])
-                    figures["guard per new connection, 8 addresses, 100 rules"].add(ruled)
-                    for kind, port in ports.items():
-                        requests = chosen.requests if kind == "kept" else chosen.requests // 10
-                        for way, (policy, route) in routes.items():
-                            rate, cost = uvloop.run(posts(port, authority.ca_file, policy, requests, route))
-                            figures[f"{kind} connections, {way}: rate"].add(rate)
-                            figures[f"{kind} connections, {way}: cost"].add(cost)
-        finally:
-            process.terminate()
-            process.join()
+    with serving(serve) as (found, ca_file), ProxyProcess() as proxy:
+        ports = dict(zip(("kept", "new"), found, strict=True))
+        routes = {
+            "guarded": (LOOPBACK, Route()),
+            "without": (Unguarded(LOOPBACK.networks), Route()),
+            "through a proxy": (LOOPBACK, Route(proxy=parse_proxy(proxy.url))),
+        }
+        for _ in range(chosen.runs):
+            for answers_name, addresses in ANSWERS.items():
+                figures[f"guard per new connection, {answers_name}"].add(guard_us(Policy(), addresses))
+            for count in STRANGE:
+                figures[f"guard per new connection, {count} never seen"].add(strange_guard_us(count))
+            ruled = guard_us(Policy(rules=RULES), ANSWERS["8 addresses"])
+            figures["guard per new connection, 8 addresses, 100 rules"].add(ruled)
+            for kind, port in ports.items():
+                requests = chosen.requests if kind == "kept" else chosen.requests // 10
+                for way, (policy, route) in routes.items():
+                    rate, cost = uvloop.run(posts(port, ca_file, policy, requests, route))
+                    figures[f"{kind} connections, {way}: rate"].add(rate)
+                    figures[f"{kind} connections, {way}: cost"].add(cost)
     if why := missing():
         notes.append(f"hostile answers were not measured: it {why}")
     else:

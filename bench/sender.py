@@ -21,11 +21,13 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -199,6 +201,25 @@ async def measure(port: int, ca_file: Path, options: argparse.Namespace) -> dict
     }
 
 
+@contextmanager
+def serving(target: Callable[[Path, Path, Connection], None]) -> Iterator[tuple[Any, Path]]:
+    """A receiver in a process of its own, this one on another core: what `target` says (its ports), and its authority's file."""
+    with tempfile.TemporaryDirectory(prefix="clarion-bench.") as directory:
+        authority = make_authority(Path(directory))
+        certificate, key = authority.issue(addresses=["127.0.0.1"])
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=target, args=(certificate, key, theirs), daemon=True
+        )
+        process.start()
+        stay_on(0)
+        try:
+            yield ours.recv(), authority.ca_file
+        finally:
+            process.terminate()
+            process.join()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000, help="per round")
@@ -206,20 +227,8 @@ def main() -> None:
     parser.add_argument("--body", type=int, default=700, help="bytes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        authority = make_authority(Path(directory))
-        certificate, key = authority.issue(addresses=["127.0.0.1"])
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(certificate, key, theirs), daemon=True
-        )
-        process.start()
-        stay_on(0)
-        try:
-            figures = uvloop.run(measure(ours.recv(), authority.ca_file, options))
-        finally:
-            process.terminate()
-            process.join()
+    with serving(serve) as (port, ca_file):
+        figures = uvloop.run(measure(port, ca_file, options))
     if options.json:
         print(json.dumps(figures))
         return
