@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import psycopg
 
-from clarion.core.environments import load_environments
+from clarion.core.environments import Environment, load_environments
 from clarion.core.errors import EnvironmentRefused, StoreUnavailable
-from clarion.core.settings import DEFAULT_ENVIRONMENT, Settings
+from clarion.core.settings import Settings
 from clarion.core.system import SystemClock, SystemRandom
 from clarion.database import pool
 from clarion.database.address import DatabaseAddress
@@ -161,9 +161,8 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def source_addresses(settings: Settings) -> tuple[IPv4Address | IPv6Address, ...]:
+def source_addresses(settings: Settings, own: Environment | None) -> tuple[IPv4Address | IPv6Address, ...]:
     """The local addresses that requests are bound to, in turn; none: the system chooses. Raises UsageInvalid."""
-    own = load_environments(settings.environments_file, settings.environment).own
     if settings.source_addresses or own is None or settings.source_addresses_translated:
         return settings.source_addresses
     return own.sources(SystemClock().wall())
@@ -178,7 +177,7 @@ def address_missing(source: IPv4Address | IPv6Address) -> EnvironmentRefused:
     )
 
 
-def egress_route(settings: Settings) -> Route:
+def egress_route(settings: Settings, own: Environment | None) -> Route:
     """How connections to receivers leave.
 
     Raises UsageInvalid for settings that cannot be used, EnvironmentRefused for an address that this host has not got.
@@ -186,7 +185,7 @@ def egress_route(settings: Settings) -> Route:
     from clarion.sender.policy import is_own
     from clarion.sender.route import Route, parse_proxy
 
-    sources = source_addresses(settings)
+    sources = source_addresses(settings, own)
     for source in sources:
         if not is_own(source):
             raise address_missing(source)
@@ -194,11 +193,10 @@ def egress_route(settings: Settings) -> Route:
     return Route(sources, None if proxy is None else parse_proxy(proxy.get_secret_value()))
 
 
-def egress_policy(settings: Settings, connection: psycopg.Connection[Any]) -> Policy:
+def egress_policy(settings: Settings, own: Environment | None, connection: psycopg.Connection[Any]) -> Policy:
     """Where requests may go, without the rules that operators make. `connection` tells the database's address."""
     from clarion.sender.policy import Policy
 
-    own = load_environments(settings.environments_file, settings.environment).own
     database = connection.info.hostaddr
     # A name only: addresses of this host are known, and `localhost` is open where the process allows loopback.
     listening = (
@@ -267,9 +265,10 @@ async def run_engine(
     from clarion.sender.send import Sender
 
     clock, random = SystemClock(), SystemRandom()
+    own = load_environments(settings.environments_file, settings.environment).own
     with connect(address) as connection:
         roles = read_roles(connection)
-        policy = egress_policy(settings, connection)
+        policy = egress_policy(settings, own, connection)
         sealer = make_sealer(settings, load_secret_key(settings, connection)) if "delivery" in roles_wanted else None
     engine, login = _connecting(address, roles.engine), _connecting(address, None)
     jobs = []
@@ -283,7 +282,7 @@ async def run_engine(
             clock,
             policy=policy,
             ca_file=settings.ca_file,
-            route=egress_route(settings),
+            route=egress_route(settings, own),
             connections_per_host=settings.connections_per_host,
         )
         jobs.append(
@@ -296,7 +295,7 @@ async def run_engine(
                 clock,
                 random,
                 stopping,
-                environment=settings.environment or DEFAULT_ENVIRONMENT,
+                environment=settings.environment_name,
                 working=lambda active: working("delivery", active),
             )
         )
@@ -325,8 +324,9 @@ async def run_api(
     from clarion.api.server import serve_api
 
     clock, random = SystemClock(), SystemRandom()
+    environments = load_environments(settings.environments_file, settings.environment)
     with connect(address) as connection:
-        policy = egress_policy(settings, connection)
+        policy = egress_policy(settings, environments.own, connection)
         sealer = make_sealer(settings, load_secret_key(settings, connection))
     beating: dict[str, bool] = {"router": False, "delivery": False}
     watch = asyncio.create_task(_watch_roles(address, beating), name="watch roles")
@@ -342,7 +342,7 @@ async def run_api(
             started,
             lambda: beating,
             policy,
-            load_environments(settings.environments_file, settings.environment),
+            environments,
         )
     finally:
         watch.cancel()

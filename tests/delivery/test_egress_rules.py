@@ -53,9 +53,9 @@ def test_a_rule_reaches_the_worker_within_a_second_and_goes_again(deployment: De
 def test_names_that_lead_back_to_the_deployment_are_refused(database: DatabaseAddress) -> None:
     networks = {"allowed_networks": "127.0.0.0/8"}
     with connect(database) as connection:
-        named = egress_policy(Settings(listen="Clarion.plant.local:8400", **networks), connection)
-        literal = egress_policy(Settings(listen="127.0.0.1:8400", **networks), connection)
-        local = egress_policy(Settings(listen="localhost:8400", **networks), connection)
+        named = egress_policy(Settings(listen="Clarion.plant.local:8400", **networks), None, connection)
+        literal = egress_policy(Settings(listen="127.0.0.1:8400", **networks), None, connection)
+        local = egress_policy(Settings(listen="localhost:8400", **networks), None, connection)
     with pytest.raises(AddressNotAllowed):
         named.parse("https://clarion.plant.local/")
     assert literal.parse("https://127.0.0.1:9000/").host == "127.0.0.1"

@@ -94,8 +94,8 @@ class EgressQueries:
         own = environments.own
         return WebhookEgress(
             environment=None if own is None else own.name,
-            fixed=own is not None and bool(own.addresses),
-            addresses=[] if own is None else [_address(one) for one in own.addresses],
+            fixed=environments.fixed,
+            addresses=[_address(one) for one in environments.addresses],
             environments=[_environment(one) for one in environments.all],
         )
 
@@ -180,5 +180,4 @@ def _environment(environment: Environment) -> WebhookEnvironment:
 
 
 def _address(one: EgressAddress) -> WebhookEgressAddress:
-    published = one.published()
-    return WebhookEgressAddress(address=str(one.address), cidr=str(published["cidr"]), since=one.since, until=one.until)
+    return WebhookEgressAddress(address=str(one.address), cidr=one.cidr, since=one.since, until=one.until)

@@ -20,7 +20,7 @@ from clarion.api.schema_source import SchemaSource
 from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.core.errors import StoreUnavailable
-from clarion.core.settings import DEFAULT_ENVIRONMENT, Settings
+from clarion.core.settings import Settings
 from clarion.database import tables
 from clarion.database.address import DatabaseAddress
 from clarion.sender.policy import Policy
@@ -82,7 +82,7 @@ async def serve_api(
             clock,
             policy or Policy(settings.allowed_networks),
             environments,
-            settings.environment or DEFAULT_ENVIRONMENT,
+            settings.environment_name,
         )
         app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
         following = asyncio.create_task(source.follow(), name="clarion schema")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ from clarion.core.settings import Address, Settings, load_settings
 if TYPE_CHECKING:
     from clarion.core.environments import Environment
     from clarion.sender.policy import Policy
+    from clarion.sender.route import Route
 
 
 @click.group
@@ -73,10 +75,15 @@ def check(uri: str | None, *, as_json: bool) -> None:
     Looks at the environment, at each source address, and at the proxy. With --to the way is gone to its end: policy, source
     address, proxy, TLS. The policy has the rules that were made through the API, if there is a database.
     """
+    from clarion.app import egress_route
+    from clarion.core.environments import load_environments
+
     settings = load_settings()
-    checks = _environment(settings)
+    own = load_environments(settings.environments_file, settings.environment).own
+    checks = _environment(settings, own)
     if uri is not None and all(one.passed for one in checks):
-        checks += asyncio.run(_connections(settings, _policy(settings), uri))
+        route = egress_route(settings, own)
+        checks += asyncio.run(_connections(route, _policy(settings, own), settings.ca_file, uri))
     if as_json:
         print_json([asdict(one) for one in checks])
     else:
@@ -92,12 +99,10 @@ def check(uri: str | None, *, as_json: bool) -> None:
         raise CheckFailed(f"{failed} of {len(checks)} checks failed", "the table says what and why")
 
 
-def _environment(settings: Settings) -> list[Check]:
+def _environment(settings: Settings, own: Environment | None) -> list[Check]:
     from clarion.app import source_addresses
-    from clarion.core.environments import load_environments
     from clarion.sender.route import parse_proxy
 
-    own = load_environments(settings.environments_file, settings.environment).own
     found = [
         Check("environment", own.name, True, f"{len(own.addresses)} addresses are published")
         if own is not None
@@ -105,7 +110,7 @@ def _environment(settings: Settings) -> list[Check]:
     ]
     if settings.source_addresses_translated:
         found.append(Check("translation", "NAT", True, "declared: the published addresses are put on behind this host"))
-    sources = source_addresses(settings)
+    sources = source_addresses(settings, own)
     found += [_source(source, settings, own) for source in sources]
     if not sources:
         found.append(Check("source address", "any", True, "the system chooses: none is configured"))
@@ -139,11 +144,10 @@ def _source(source: Address, settings: Settings, own: Environment | None) -> Che
     return Check("source address", str(source), True, "is on this host")
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings, own: Environment | None) -> Policy:
     """What requests are held to, rules of the own environment included; without a database that of the settings."""
     from clarion.app import egress_policy
     from clarion.cli.database import database_url
-    from clarion.core.settings import DEFAULT_ENVIRONMENT
     from clarion.database.check import connect
     from clarion.database.embedded import opened
     from clarion.database.migrate import assert_migrated
@@ -155,24 +159,22 @@ def _policy(settings: Settings) -> Policy:
     with opened(database_url(settings), settings.data_dir) as address:
         assert_migrated(address)
         with connect(address) as connection:
-            policy = egress_policy(settings, connection)
+            policy = egress_policy(settings, own, connection)
             # As the worker sees them: row-level security hides them from a plain login.
             connection.execute(f"SET LOCAL ROLE {quoted(read_roles(connection).engine, connection)}".encode())
             rules = connection.execute(
                 "SELECT host, network::text, port FROM clarion.egress_rules WHERE environment = %s ORDER BY id",
-                (settings.environment or DEFAULT_ENVIRONMENT,),
+                (settings.environment_name,),
             ).fetchall()
     return replace(policy, rules=tuple(Rule(host, ip_network(network), port) for host, network, port in rules))
 
 
-async def _connections(settings: Settings, policy: Policy, uri: str) -> list[Check]:
+async def _connections(route: Route, policy: Policy, ca_file: Path | None, uri: str) -> list[Check]:
     """One connection from each source address, opened as for a request and closed."""
-    from clarion.app import egress_route
     from clarion.core.errors import RequestRefused
     from clarion.sender.connection import Opener
     from clarion.sender.route import OpeningFailed, Route
 
-    route = egress_route(settings)
     try:
         target = policy.parse(uri)
     except RequestRefused as refused:
@@ -180,7 +182,7 @@ async def _connections(settings: Settings, policy: Policy, uri: str) -> list[Che
     found = []
     for one in [Route((source,), route.proxy) for source in route.sources] or [route]:
         try:
-            connection = await Opener(policy, one, settings.ca_file).open(target, _Nobody(), 0)
+            connection = await Opener(policy, one, ca_file).open(target, _Nobody(), 0)
         except OpeningFailed as failed:
             found.append(Check("connection", uri, False, f"{failed.failure.outcome}: {failed.failure.error}"))
             continue

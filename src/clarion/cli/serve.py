@@ -53,9 +53,9 @@ def serve(roles: tuple[str, ...], workers_count: int, *, adopting: bool) -> int:
     configure(settings.log_level, "serve")
     wanted = frozenset(roles or ROLES)
     # Refused here, where it can be read, rather than in a child. Only who delivers needs the addresses.
-    load_environments(settings.environments_file, settings.environment)
+    own = load_environments(settings.environments_file, settings.environment).own
     if "delivery" in wanted:
-        egress_route(settings)
+        egress_route(settings, own)
     listening = listen(settings) if "api" in wanted else None
     with open_server(settings, progress=lambda line: click.echo(line, err=True)) as (address, embedded):
         with connect(address) as connection:

@@ -53,11 +53,16 @@ class EgressAddress:
         """Whether requests come from it at `now`."""
         return (self.since is None or self.since <= now) and (self.until is None or now < self.until)
 
+    @property
+    def cidr(self) -> str:
+        """The network that holds this address alone."""
+        return f"{self.address}/{self.address.max_prefixlen}"
+
     def published(self) -> dict[str, str | None]:
         """As it is published: address, CIDR, and moments in ISO 8601."""
         return {
             "address": str(self.address),
-            "cidr": f"{self.address}/{self.address.max_prefixlen}",
+            "cidr": self.cidr,
             "from": None if self.since is None else self.since.isoformat(),
             "until": None if self.until is None else self.until.isoformat(),
         }
@@ -112,12 +117,22 @@ class Environments:
         names = [environment.name for environment in self.all]
         return f"must be one of {', '.join(names)}" if names and name not in names else None
 
+    @property
+    def addresses(self) -> tuple[EgressAddress, ...]:
+        """The own environment's addresses."""
+        return () if self.own is None else self.own.addresses
+
+    @property
+    def fixed(self) -> bool:
+        """Whether `addresses` is a promise; without any, requests may come from anywhere."""
+        return bool(self.addresses)
+
     def published(self) -> dict[str, Any]:
-        """The document of `/.well-known/webhook-egress.json`. `fixed` tells whether `addresses` is a promise."""
+        """The document of `/.well-known/webhook-egress.json`."""
         return {
             "environment": None if self.own is None else self.own.name,
-            "fixed": self.own is not None and bool(self.own.addresses),
-            "addresses": [] if self.own is None else [one.published() for one in self.own.addresses],
+            "fixed": self.fixed,
+            "addresses": [one.published() for one in self.addresses],
             "environments": [environment.published() for environment in self.all],
         }
 

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         return int(self.listen.rpartition(":")[2])
 
     @property
+    def environment_name(self) -> str:
+        """The name that egress rules are kept by."""
+        return self.environment or DEFAULT_ENVIRONMENT
+
+    @property
     def secret_key_path(self) -> Path:
         """Where the key-encryption key is expected."""
         return self.secret_key_file or self.data_dir / "secret.key"

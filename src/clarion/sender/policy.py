@@ -88,11 +88,8 @@ class Policy:
         if not checked or any(self._refusal(target, address, ruled) is not None for address in checked):
             raise AddressNotAllowed
 
-    def refusal(self, target: Target, address: Address) -> str | None:
-        """Why no request for `target` may go to `address`; None if one may. For tests and logs, not for the API."""
-        return self._refusal(target, address, self._ruled(target.host, target.port))
-
     def _refusal(self, target: Target, address: Address, ruled: Sequence[Network]) -> str | None:
+        """Why no request for `target` may go to `address`, for whoever debugs; None if one may."""
         if in_networks(address, self.networks):
             return None
         if address in self.own_addresses or _is_own_lately(address):
