@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -18,6 +19,8 @@ from clarion.database.address import DatabaseAddress
 from clarion.database.check import connect
 from clarion.database.roles import read_roles
 from clarion.ledger.change import Captured
+from clarion.routing.evaluation import Evaluator, Failure, Firing
+from clarion.routing.match import Subscription
 from clarion.routing.router import run_router
 from clarion.telemetry.log import configure
 
@@ -36,15 +39,20 @@ async def main(url: str, object_id: str) -> None:
     async def login(name: str) -> asyncpg.Connection:
         return await pool.connect(address, role=None, name=name)
 
-    def evaluate(row: Captured) -> None:
-        if row.object_id == object_id:
-            os.kill(os.getpid(), signal.SIGKILL)
+    class Poisoned(Evaluator):
+        def evaluate(
+            self, row: Captured, subscriptions: Sequence[Subscription], *, alive: bool = True
+        ) -> tuple[list[Firing], list[Failure]]:
+            if alive and row.object_id == object_id:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().evaluate(row, subscriptions, alive=alive)
 
     def working(active: bool) -> None:
         if active:
             print("working", flush=True)
 
-    await run_router(engine, login, SystemClock(), SystemRandom(), stopping, working, evaluate=evaluate)
+    clock = SystemClock()
+    await run_router(engine, login, clock, SystemRandom(), stopping, working, evaluator=Poisoned(clock.monotonic_ns))
 
 
 asyncio.run(main(*sys.argv[1:]))

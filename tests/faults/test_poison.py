@@ -14,6 +14,7 @@ import pytest
 from clarion.database import pool
 from clarion.database.address import DatabaseAddress
 from clarion.routing.careful import Marker
+from clarion.routing.evaluation import KILLED
 from clarion.routing.store import RouterStore
 from harness.deployment import Deployment
 from harness.process import ClarionProcess, clean_environment
@@ -61,7 +62,9 @@ def test_a_row_that_kills_the_router_is_routed_unevaluated_and_everything_else_a
     deployment: Deployment, culprit: int
 ) -> None:
     deployment.attach()
-    deployment.subscribe(deployment.register())
+    receiver = deployment.register()
+    asking = deployment.subscribe(receiver, condition="resource == 'ITEMS'")
+    plain = deployment.subscribe(receiver, actions=["CREATE"])
     deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 700)")
     deployment.connection.execute("UPDATE items SET version = 2 WHERE id <> %s AND id > 600", (culprit,))
     deaths, alarms = 0, []
@@ -87,14 +90,22 @@ def test_a_row_that_kills_the_router_is_routed_unevaluated_and_everything_else_a
     ledger = _ledger(deployment)
     updated = [(item, 2) for item in range(601, 701) if item != culprit]
     assert ledger == [(item, 1) for item in range(1, 701)] + updated, "all of it, once, in order"
-    sent = deployment.rows("SELECT position FROM clarion.queue ORDER BY queue_id")
-    assert sent == deployment.rows("SELECT position FROM clarion.ledger WHERE resource = 'ITEMS' ORDER BY position")
+    events = deployment.rows(
+        "SELECT q.subscription_id, l.object_id::int, (l.new::json ->> 'version')::int FROM clarion.queue q "
+        "JOIN clarion.ledger l USING (position) ORDER BY q.queue_id"
+    )
+    assert [event[1:] for event in events if event[0] == plain[0]] == ledger[:700]
+    evaluated = [change for change in ledger if change[0] != culprit]
+    assert [event[1:] for event in events if event[0] in asking] == evaluated, "of what was not evaluated, no event"
+    assert deployment.rows(
+        "SELECT subscription_id, conditions_count, templates_count, last_message FROM clarion.evaluation_errors"
+    ) == [(asking[0], 1, 0, KILLED)]
     assert deployment.rows("SELECT ended_well, batch_ids FROM clarion.router") == [(True, None)]
 
 
 def test_kills_from_outside_leave_a_short_careful_phase_and_mark_nothing(deployment: Deployment) -> None:
     deployment.attach()
-    deployment.subscribe(deployment.register())
+    deployment.subscribe(deployment.register(), condition="resource == 'ITEMS'")
     expected = 0
     for _ in range(4):
         with _router(deployment, "none") as router:

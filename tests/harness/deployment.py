@@ -104,17 +104,26 @@ class Deployment:
         )
 
     def subscribe(
-        self, receiver_id: int, resource: str = "ITEMS", actions: Sequence[str] = ("CREATE", "UPDATE", "DELETE")
+        self,
+        receiver_id: int,
+        resource: str = "ITEMS",
+        actions: Sequence[str] = ("CREATE", "UPDATE", "DELETE"),
+        *,
+        condition: str | None = None,
+        fields: Sequence[str] | None = None,
+        template: str | None = None,
     ) -> list[int]:
-        """Subscriptions of the receiver, one for each action; their ids."""
+        """Subscriptions of the receiver, one for each action; their ids. Nothing is checked."""
         return [
             int(row[0])
             for action in actions
             if (
                 row := self.connection.execute(
-                    "INSERT INTO clarion.subscriptions (organisation_id, receiver_id, resource, action) "
-                    "SELECT organisation_id, id, %s, %s FROM clarion.receivers WHERE id = %s RETURNING id",
-                    (resource, action, receiver_id),
+                    "INSERT INTO clarion.subscriptions "
+                    "(organisation_id, receiver_id, resource, action, condition, fields, template) "
+                    "SELECT organisation_id, id, %s, %s, %s, %s::text[], %s "
+                    "FROM clarion.receivers WHERE id = %s RETURNING id",
+                    (resource, action, condition, None if fields is None else list(fields), template, receiver_id),
                 ).fetchone()
             )
         ]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from clarion.ledger.chain import GENESIS, link, payload_digest, since_1970_us
 from clarion.ledger.change import Captured
+from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index, Subscription
 from clarion.routing.stamp import Numbers, Tail, lane_of, stamp
 
@@ -37,7 +38,7 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
             outbox_id += 1
             captured = Captured(outbox_id, owner, None, resource, action, object_id, 1, 1, *[None] * 6, "{}")
             rows.append((captured, owner))
-        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)))
+        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0))
         assert batch.after.position == numbers.position + len(batch.outbox_ids)
         assert batch.after.event_id == numbers.event_id + len(batch.subscription_ids)
         assert batch.after.queue_id == numbers.queue_id + len(batch.subscription_ids)

@@ -88,7 +88,8 @@ def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:
     shown_error: dict[str, Any]
     if isinstance(cause, RequestRefused):
         field = {} if cause.field is None else {"field": cause.field}
-        shown_error = {"message": cause.message, "extensions": {"code": cause.code.value, **field}}
+        place = {} if cause.place is None else dict(zip(("line", "column"), cause.place, strict=True))
+        shown_error = {"message": cause.message, "extensions": {"code": cause.code.value, **field, **place}}
     elif isinstance(cause, RecursionError):
         shown_error = {
             "message": "the document is nested too deeply",

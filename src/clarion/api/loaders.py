@@ -17,8 +17,10 @@ from clarion.registry.headers import Header, headers_of_receivers
 from clarion.registry.receivers import Receiver, receivers_by_ids, reveal_secrets
 from clarion.registry.subscriptions import (
     Activation,
+    EvaluationErrors,
     Subscription,
     activations_of,
+    evaluation_errors_of,
     subscriptions_by_ids,
     subscriptions_of_receivers,
 )
@@ -42,6 +44,7 @@ class Loaders:
         self.receiver: DataLoader[int, Receiver | None] = self._by_id(receivers_by_ids)
         self.subscription: DataLoader[int, Subscription | None] = self._by_id(subscriptions_by_ids)
         self.activation: DataLoader[int, Activation | None] = self._by_id(activations_of)
+        self.evaluation_errors: DataLoader[int, EvaluationErrors | None] = self._by_id(evaluation_errors_of)
         self.event: DataLoader[int, Event | None] = self._by_id(events_by_ids)
         self.secret: DataLoader[int, str | None] = DataLoader(self._reveal)
         self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)

@@ -19,6 +19,7 @@ from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations
 from clarion.api.limits import TOKENS_MAX, DocumentLimits
 from clarion.api.nodes import NodeQueries
+from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
 from clarion.api.resources import ResourceQueries, resource_enum
 from clarion.api.subscriptions import SubscriptionMutations, SubscriptionQueries
@@ -30,7 +31,8 @@ from clarion.registry.resources import Resource
 DOCUMENTS_CACHED = 1_000
 
 Query = merge_types(
-    "Query", (ReceiverQueries, SubscriptionQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries)
+    "Query",
+    (ReceiverQueries, SubscriptionQueries, PreviewQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries),
 )
 Mutation = merge_types(
     "Mutation",

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from clarion.api.events import WebhookEvent
 
 
+@strawberry.type(description="Changes on which a subscription's expressions had no result.")
+class WebhookEvaluationErrors:
+    conditions_count: BigInt = strawberry.field(description="Of the condition: the change made no event.")
+    templates_count: BigInt = strawberry.field(description="Of the template: the event failed with TEMPLATE_FAILED.")
+    since: datetime = strawberry.field(description="When the first of them was.")
+    last_at: datetime
+    last_change_id: BigInt = strawberry.field(description="The latest of these changes.")
+    last_message: str = strawberry.field(description="Why it had no result.")
+
+
 @strawberry.type(description="Resource and action that a receiver listens for.")
 class WebhookSubscription(Node):
     resource: ResourceName
@@ -29,6 +39,15 @@ class WebhookSubscription(Node):
     active: bool = strawberry.field(description="While false no events are made.")
     receiver_id: strawberry.ID
     expires_after_seconds: int | None = strawberry.field(description="Age at which an undelivered event is given up.")
+    condition: str | None = strawberry.field(
+        description="Events are made only of changes for which this expression (CEL) is true; null: of all."
+    )
+    fields: list[str] | None = strawberry.field(
+        description="The only fields that `data`, `previous` and `changed` of the body show; null: all."
+    )
+    template: str | None = strawberry.field(
+        description="An expression (CEL) whose map is sent in place of the standard body."
+    )
     etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
     created: datetime
     updated: datetime
@@ -54,8 +73,25 @@ class WebhookSubscription(Node):
         return [event_of(one) for one in found]
 
     @described.field(
-        "Position in the ledger from which on changes are matched, since it was last activated; "
-        "null until the router has taken it up."
+        "Changes on which the condition or the template had no result since the subscription holds as it stands; "
+        "null if there was none. They made no event, or one that failed."
+    )
+    async def evaluation_errors(self, info: Info) -> WebhookEvaluationErrors | None:
+        found = await info.context.loaders.evaluation_errors.load(self.record.id)
+        if found is None:
+            return None
+        return WebhookEvaluationErrors(
+            conditions_count=BigInt(found.conditions_count),
+            templates_count=BigInt(found.templates_count),
+            since=found.since,
+            last_at=found.last_at,
+            last_change_id=BigInt(found.last_change_id),
+            last_message=found.last_message,
+        )
+
+    @described.field(
+        "Position in the ledger from which on changes are matched as the subscription stands, since it was last activated "
+        "or its condition, fields or template were edited; null until the router has taken it up."
     )
     async def active_from_position(self, info: Info) -> BigInt | None:
         found = await info.context.loaders.activation.load(self.record.id)
@@ -84,6 +120,9 @@ def subscription_of(record: Subscription) -> WebhookSubscription:
         active=record.active,
         receiver_id=strawberry.ID(str(record.receiver_id)),
         expires_after_seconds=record.expires_after_seconds,
+        condition=record.condition,
+        fields=record.fields,
+        template=record.template,
         etag=record.etag,
         created=record.created,
         updated=record.updated,

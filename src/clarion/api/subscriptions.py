@@ -33,7 +33,7 @@ from clarion.database.page import SortKey, page_request
 from clarion.registry import subscriptions
 from clarion.registry.rows import not_found
 
-_VALUES = tuple(field.column for field in subscriptions.FIELDS)
+VALUES = tuple(field.column for field in subscriptions.FIELDS)
 
 
 @strawberry.input
@@ -44,6 +44,19 @@ class CreateWebhookSubscriptionInput:
     active: bool | None = True
     expires_after_seconds: int | None = strawberry.field(
         default=strawberry.UNSET, description="Age at which an undelivered event is given up; without it never."
+    )
+    condition: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Events only of changes for which this is true. CEL on `object`, `oldObject`, `changed`, `action`, `actor`, as "
+        '`object.status == "closed" && oldObject.status != "closed"`. Checked against the columns of the resource.',
+    )
+    fields: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Names of the only columns that bodies show; without it all."
+    )
+    template: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description='A CEL map that is sent in place of the standard body, as `{"text": object.title}`; not together with '
+        "`fields`.",
     )
 
 
@@ -56,6 +69,9 @@ class UpdateWebhookSubscriptionInput:
     action: WebhookSubscriptionActions | None = strawberry.UNSET
     active: bool | None = strawberry.UNSET
     expires_after_seconds: int | None = strawberry.UNSET
+    condition: str | None = strawberry.UNSET
+    fields: list[str] | None = strawberry.UNSET
+    template: str | None = strawberry.UNSET
 
 
 @strawberry.type
@@ -145,7 +161,7 @@ class SubscriptionMutations:
         context = info.context
         context.require_write()
         receiver_id = existing_key(input.receiver_id, "webhook receiver", "input.receiverId")
-        values = given(input, _VALUES, null_is_default=True)
+        values = given(input, VALUES, null_is_default=True)
         async with context.changing() as connection:
             record = await subscriptions.create_subscription(connection, context.principal, receiver_id, values)
         return WebhookSubscriptionPayload(webhook_subscription=subscription_of(record), warnings=[])
@@ -160,7 +176,7 @@ class SubscriptionMutations:
         key = existing_key(input.id, "webhook subscription", "input.id")
         async with context.changing() as connection:
             record = await subscriptions.update_subscription(
-                connection, context.principal, key, etag, given(input, _VALUES)
+                connection, context.principal, key, etag, given(input, VALUES)
             )
         return WebhookSubscriptionPayload(webhook_subscription=subscription_of(record), warnings=[])
 

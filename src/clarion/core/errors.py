@@ -64,12 +64,18 @@ class Code(StrEnum):
 
 
 class RequestRefused(ClarionError):
-    """A caller's request that changes nothing; `field` names the input, as `input.webhookUri`."""
+    """A caller's request that changes nothing; `field` names the input, as `input.webhookUri`.
 
-    def __init__(self, code: Code, message: str, field: str | None = None) -> None:
+    `place` is the line and column, from 1, within that input's text, where there is one.
+    """
+
+    def __init__(
+        self, code: Code, message: str, field: str | None = None, place: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
+        self.place = place
 
 
 class StoreUnavailable(ClarionError):

@@ -20,6 +20,9 @@ TESTS = ResourceName("WEBHOOK_TESTS")
 NO_SUBSCRIPTION = SubscriptionId(0)
 """The subscription of an event that none has fired: of a test send."""
 
+STANDARD_BODY, TEMPLATE_BODY = 1, 2
+"""How an event's body is made (`render_version`): from the change each time it is sent, or once, by a template."""
+
 SHARDS_COUNT = 64
 """Hash slices of receivers; fixed, because the shard is stored with each queue row."""
 

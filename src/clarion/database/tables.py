@@ -199,6 +199,9 @@ subscriptions = Table(
     _text("action"),
     Column("active", Boolean, nullable=False),
     Column("expires_after_seconds", Integer),
+    _text("condition", nullable=True),
+    Column("fields", ARRAY(Text)),
+    _text("template", nullable=True),
     _text("etag"),
     _moment("created"),
     _moment("updated"),
@@ -251,6 +254,22 @@ activations = Table(
     _number("organisation_id"),
     Column("from_position", BigInteger, primary_key=True),
     _number("until_position", nullable=True),
+    _text("condition", nullable=True),
+    Column("fields", ARRAY(Text)),
+    _text("template", nullable=True),
+)
+
+evaluation_errors = Table(
+    "evaluation_errors",
+    metadata,
+    Column("subscription_id", BigInteger, primary_key=True),
+    _number("organisation_id"),
+    _moment("since"),
+    _number("conditions_count"),
+    _number("templates_count"),
+    _moment("last_at"),
+    _number("last_change_id"),
+    _text("last_message"),
 )
 
 ledger = Table(
@@ -296,6 +315,8 @@ queue = Table(
     Column("attempts_count", Integer, nullable=False),
     Column("spent_count", Integer, nullable=False),
     _small("render_version"),
+    _text("fields", nullable=True),
+    _bytes("body", nullable=True),
     _bytes("body_sha256", nullable=True),
 )
 
@@ -314,6 +335,8 @@ events = Table(
     _text("reason"),
     Column("attempts_count", Integer, nullable=False),
     _small("render_version"),
+    _text("fields", nullable=True),
+    _bytes("body", nullable=True),
     _bytes("body_sha256", nullable=True),
 )
 

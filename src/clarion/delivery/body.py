@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
+import orjson
+
 from clarion.core.encoding import quote, quote_timestamp, split_object
+from clarion.core.ids import TEMPLATE_BODY
 from clarion.delivery.event import Event
 from clarion.ledger.change import Action, Change
+from clarion.ledger.difference import difference
 
 BODY_BYTES_MAX = 256 * 1024
-RENDER_VERSION = 1
 _KEPT_LENGTH_MAX = 16 * 1024
 """Characters of a change above which its parts are not kept for its other events."""
 _ACTIONS = {Action.CREATE.value: '"create"', Action.UPDATE.value: '"update"', Action.DELETE.value: '"delete"'}
 
 
+def body_of(event: Event) -> bytes | None:
+    """What is sent: the body that a template made when the event was routed, or the standard one; None if it had none."""
+    return event.body if event.render_version == TEMPLATE_BODY else render(event)
+
+
 def render(event: Event) -> bytes:
-    """The body, UTF-8 JSON of at most 256 KiB.
+    """The standard body, UTF-8 JSON of at most 256 KiB.
 
     `event_id`, `subscription_id` and `resource` come first, in this order. Row values keep the digits they were
-    captured with. Data that would not fit is left out and `data_omitted` says so.
+    captured with. Only the event's `fields` are shown, if it has any chosen. Data that would not fit is left out and
+    `data_omitted` says so.
     """
     numbers = f'{{"event_id":{event.event_id},"subscription_id":{event.subscription_id}'
     change = event.change
     is_small = len(change.old or "") + len(change.new or "") <= _KEPT_LENGTH_MAX
-    parts = _kept_parts(change) if is_small else _parts(change)
+    parts = _kept_parts(change, event.fields) if is_small else _parts(change, event.fields)
     head = f'{numbers}{parts.object},"sequence":{event.sequence}{parts.circumstances}'
     body = f'{head},"changed":{parts.changed}{parts.data}'.encode()
     if len(body) <= BODY_BYTES_MAX:
@@ -45,9 +56,12 @@ class _Parts(NamedTuple):
     data: str
 
 
-def _parts(change: Change) -> _Parts:
-    changed, previous = _difference(change)
+def _parts(change: Change, fields: str | None) -> _Parts:
+    chosen = None if fields is None else frozenset(orjson.loads(fields))
+    changed, previous = _difference(change, chosen)
     data = (change.new if change.new is not None else change.old) or "null"
+    if chosen is not None and data != "null":
+        data = _members((name, value) for name, value in split_object(data).items() if name in chosen)
     return _Parts(
         f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
         f',"object_id":{quote(change.object_id)},"change_id":{change.change_id}',
@@ -62,17 +76,17 @@ def _parts(change: Change) -> _Parts:
 _kept_parts = lru_cache(maxsize=1000)(_parts)
 
 
-def _difference(change: Change) -> tuple[str, str]:
+def _difference(change: Change, chosen: frozenset[str] | None) -> tuple[str, str]:
     """`changed` and `previous` as JSON: for an UPDATE the fields whose text differs and their old values, else empty."""
-    if change.action != Action.UPDATE.value or change.old is None or change.new is None:
-        return "[]", "{}"
-    old, new = split_object(change.old), split_object(change.new)
-    names = [name for name, value in new.items() if old.get(name) != value]
-    if old.keys() != new.keys():
-        names += [name for name in old if name not in new]
-    changed = [_name(name) for name in names]
-    previous = [f"{_name(name)}:{bytes(old[name]).decode()}" for name in names if name in old]
-    return f"[{','.join(changed)}]", f"{{{','.join(previous)}}}"
+    names, old = difference(change.action, change.old, change.new)
+    if chosen is not None:
+        names = [name for name in names if name in chosen]
+    return f"[{','.join(map(_name, names))}]", _members((name, old[name]) for name in names if name in old)
+
+
+def _members(members: Iterable[tuple[str, msgspec.Raw]]) -> str:
+    """A JSON object with the values as they were written."""
+    return f"{{{','.join(f'{_name(name)}:{bytes(value).decode()}' for name, value in members)}}}"
 
 
 @lru_cache(maxsize=1000)

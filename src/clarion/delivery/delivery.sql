@@ -3,7 +3,7 @@
 -- name: event
 -- A queue row with its change, in the order of the fields of Event and Change: they are made from it by position.
 q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane,
-       q.attempts_count, q.spent_count, q.due_at, q.first_failed_at, q.body_sha256,
+       q.attempts_count, q.spent_count, q.due_at, q.first_failed_at, q.body_sha256, q.render_version, q.fields, q.body,
        l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
        l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
 
@@ -69,7 +69,7 @@ WITH fence AS (
                 response_headers, response_body, error, source_address, peer_address)
     WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($4::bigint[])
     RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence,
-              q.render_version, n.*
+              q.render_version, q.fields, q.body, n.*
 ), postponed AS (
     UPDATE clarion.queue q
     SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
@@ -83,9 +83,9 @@ WITH fence AS (
     RETURNING q.event_id, q.round, q.organisation_id, n.*
 ), recorded AS (
     INSERT INTO clarion.events (event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, settled_at,
-                                status, reason, attempts_count, render_version, body_sha256)
+                                status, reason, attempts_count, render_version, fields, body, body_sha256)
     SELECT event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, clock_timestamp(),
-           status, reason, attempts_count, render_version, body_sha256
+           status, reason, attempts_count, render_version, fields, body, body_sha256
     FROM ended
 ), attempted AS (
     INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,

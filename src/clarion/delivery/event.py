@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 
-from clarion.core.ids import NO_SUBSCRIPTION
+from clarion.core.ids import NO_SUBSCRIPTION, STANDARD_BODY
 from clarion.ledger.change import Change
 
 
@@ -54,6 +54,7 @@ class Reason(StrEnum):
     TEST_FAILED = "TEST_FAILED"
     BODY_CHANGED = "BODY_CHANGED"
     BODY_FAILED = "BODY_FAILED"
+    TEMPLATE_FAILED = "TEMPLATE_FAILED"
     EXPIRED = "EXPIRED"
     RECEIVER_DELETED = "RECEIVER_DELETED"
     SUBSCRIPTION_DELETED = "SUBSCRIPTION_DELETED"
@@ -62,8 +63,9 @@ class Reason(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """One open event with its change. What has a default changes as it is tried.
+    """One open event with its change. Most of what has a default changes as it is tried.
 
+    `fields` is a JSON array of the only fields that the body shows; `body` what a template made, None if it failed.
     `cancelled_by` has the ids of the commands that want it cancelled, `hurried_by` of those that want it tried at once.
     """
 
@@ -81,6 +83,9 @@ class Event:
     due_at: datetime | None = None
     first_failed_at: datetime | None = None
     body_sha256: bytes | None = None
+    render_version: int = STANDARD_BODY
+    fields: str | None = None
+    body: bytes | None = None
     overtaken: bool = False
     cancelled_by: tuple[int, ...] = ()
     hurried_by: tuple[int, ...] = ()

@@ -182,8 +182,8 @@ def _rows(records: Sequence[Any]) -> Rows:
 
 def _event(columns: Any, before: Change | None = None) -> Event:
     """From the columns that the statements call `event`; a change that is the one `before` is kept once for both."""
-    (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *tried) = columns[:13]
-    change = before if before is not None and columns[13] == before.position else Change._make(columns[13:])
+    (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *rest) = columns[:16]
+    change = before if before is not None and columns[16] == before.position else Change._make(columns[16:])
     return Event(
-        queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *tried
+        queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *rest
     )

@@ -20,7 +20,7 @@ from clarion.core.clock import Clock, Now, Random
 from clarion.core.errors import ClarionError, Fenced, InvariantBroken
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.database.pool import store_errors
-from clarion.delivery.body import render
+from clarion.delivery.body import body_of
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason
 from clarion.delivery.queue import SQL, Queue
@@ -235,10 +235,13 @@ class Worker:
         receivers = self._receivers
         assert receivers is not None
         try:
-            body = render(event)
+            body = body_of(event)
         except Exception:
             _log.exception("the body of event %s cannot be made", event.event_id)
             self._give_up(event, Reason.BODY_FAILED)
+            return
+        if body is None:
+            self._give_up(event, Reason.TEMPLATE_FAILED)
             return
         digest = sha256(body).digest()
         if event.body_sha256 is not None and event.body_sha256 != digest:

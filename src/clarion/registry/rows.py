@@ -56,6 +56,18 @@ async def locked_receiver(
     return row
 
 
+async def existing_receiver(connection: AsyncConnection, principal: Principal, receiver_id: int, field: str) -> None:
+    """Raises RequestRefused (NOT_FOUND) unless the organisation has the receiver. Nothing is locked."""
+    receivers = tables.receivers.c
+    found = select(receivers.id).where(
+        receivers.organisation_id == principal.organisation_id,
+        receivers.id == receiver_id,
+        receivers.deleted.is_(None),
+    )
+    if await connection.scalar(found) is None:
+        raise not_found("webhook receiver", field)
+
+
 async def receiver_of(connection: AsyncConnection, table: Table, principal: Principal, object_id: int) -> int | None:
     """The receiver that an object of `table` belongs to, or None: which lock to take before looking at the object."""
     found: int | None = await connection.scalar(

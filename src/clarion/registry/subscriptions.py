@@ -19,8 +19,8 @@ from clarion.core.ids import ClientId, OrganisationId, ReceiverId, ResourceName,
 from clarion.database import tables
 from clarion.database.filters import Condition, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
-from clarion.registry import fields, rows
-from clarion.registry.fields import Field, refused
+from clarion.registry import expressions, fields, rows
+from clarion.registry.fields import Field
 
 OBJECT_TYPE = "WebhookSubscription"
 ACTIONS = ("CREATE", "UPDATE", "DELETE")
@@ -31,7 +31,12 @@ FIELDS: tuple[Field, ...] = (
     Field("action", "action", fields.one_of(*ACTIONS)),
     Field("active", "active", fields.flag),
     Field("expires_after_seconds", "expiresAfterSeconds", fields.whole_number(1, fields.MONTH_SECONDS), nullable=True),
+    Field("condition", "condition", expressions.expression, nullable=True),
+    Field("fields", "fields", expressions.chosen_fields, nullable=True),
+    Field("template", "template", expressions.expression, nullable=True),
 )
+_EXPRESSED = ("resource", "action", "condition", "fields", "template")
+"""What decides whether expressions go with the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Subscription:
     action: str
     active: bool
     expires_after_seconds: int | None
+    condition: str | None
+    fields: list[str] | None
+    template: str | None
     etag: str
     created: datetime
     updated: datetime
@@ -71,7 +79,7 @@ async def create_subscription(
     principal.require(Permission.WEBHOOKS_WRITE)
     values = fields.checked(FIELDS, given)
     await rows.locked_receiver(connection, principal, receiver_id, "input.receiverId", shared=True)
-    await _check_resource(connection, values)
+    await _check(connection, values)
     row = (
         await connection.execute(
             insert(tables.subscriptions)
@@ -106,7 +114,8 @@ async def update_subscription(
     values = {column: value for column, value in values.items() if getattr(before, column) != value}
     if not values:
         return before
-    await _check_resource(connection, values)
+    if values.keys() & set(_EXPRESSED):
+        await _check(connection, {name: getattr(before, name) for name in _EXPRESSED} | values)
     subscriptions = tables.subscriptions
     written = await connection.execute(
         update(subscriptions)
@@ -213,13 +222,47 @@ async def activations_of(
     return {row.subscription_id: Activation(row.from_position, row.until_position) for row in found}
 
 
-async def _check_resource(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Raises RequestRefused if the resource has been detached since the schema was built."""
-    if "resource" not in values:
-        return
-    resources = tables.resources.c
-    if await connection.scalar(select(resources.id).where(resources.name == values["resource"])) is None:
-        raise refused("there is no such resource any more", "input.resource")
+@dataclass(frozen=True, slots=True)
+class EvaluationErrors:
+    """Changes on which a subscription's expressions had no result, since it holds as it stands."""
+
+    since: datetime
+    conditions_count: int
+    templates_count: int
+    last_at: datetime
+    last_change_id: int
+    last_message: str
+
+
+async def evaluation_errors_of(
+    connection: AsyncConnection, organisation_id: OrganisationId, ids: Collection[int]
+) -> dict[int, EvaluationErrors]:
+    """The evaluation errors of those subscriptions that have any, by subscription id."""
+    errors = tables.evaluation_errors.c
+    columns = [errors[one.name] for one in dataclass_fields(EvaluationErrors)]
+    found = await connection.execute(
+        select(errors.subscription_id, *columns).where(
+            errors.organisation_id == organisation_id, errors.subscription_id.in_(ids)
+        )
+    )
+    return {row[0]: EvaluationErrors(*row[1:]) for row in found}
+
+
+async def checked_values(
+    connection: AsyncConnection, principal: Principal, receiver_id: ReceiverId, given: Mapping[str, Any]
+) -> expressions.Expressions:
+    """What `create_subscription` would make of these values, without making it. Raises as it does."""
+    values = fields.checked(FIELDS, given)
+    await rows.existing_receiver(connection, principal, receiver_id, "input.receiverId")
+    return await _check(connection, values)
+
+
+async def _check(connection: AsyncConnection, values: Mapping[str, Any]) -> expressions.Expressions:
+    """Raises RequestRefused if the resource has been detached since the schema was built, or its rows do not go with the
+    condition, the fields or the template.
+    """
+    shape = await expressions.shape_of(connection, values["resource"], values["action"])
+    return expressions.check_expressions(values, shape)
 
 
 async def _locked(connection: AsyncConnection, principal: Principal, subscription_id: int, field: str) -> Subscription:

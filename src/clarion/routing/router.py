@@ -20,10 +20,11 @@ from clarion.database.pool import BatchAborted, close, join_by_hash
 from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
+from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index
 from clarion.routing.order import dominant, in_order, missing_predecessors, owner_of, shared
 from clarion.routing.scan import HiddenRows, ScanFloor
-from clarion.routing.stamp import Batch, Evaluate, Numbers, stamp
+from clarion.routing.stamp import Batch, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
 
 _log = logging.getLogger(__name__)
@@ -67,15 +68,15 @@ class Router:
         clock: Clock,
         random: Random,
         policy: RouterPolicy,
-        evaluate: Evaluate | None = None,
+        evaluator: Evaluator | None = None,
         marked: Marker | None = None,
     ) -> None:
-        """`evaluate` is asked of each matched change. `marked` is what an incarnation before, in this process, left."""
+        """`marked` is what an incarnation before, in this process, left."""
         self._store = store
         self._clock = clock
         self._random = random
         self._policy = policy
-        self._evaluate = evaluate
+        self._evaluator = evaluator or Evaluator(clock.monotonic_ns)
         self.marked = marked
         self._suspected: Marker | None = None
         self._careful_until: int | None = None
@@ -120,6 +121,7 @@ class Router:
     async def _reload(self) -> None:
         self._configuration = await self._store.configuration(self._numbers.position + 1)
         self._index = Index(self._configuration.subscriptions)
+        self._evaluator.decimals = self._configuration.decimals
         self._numbers = replace(self._numbers, sequences=self._configuration.sequences)
 
     async def step(self) -> int:
@@ -188,13 +190,13 @@ class Router:
         """The batch; a careful router says before what it evaluates, and after that it lives."""
         salts = self._random.token(SALT_BYTES * len(rows))
         if portion is None:
-            return stamp(rows, self._numbers, self._index, now, salts, self._evaluate)
+            return stamp(rows, self._numbers, self._index, now, salts, self._evaluator)
         if not portion.evaluated:
             unevaluated = portion.marker.outbox_ids
-            return stamp(rows, self._numbers, self._index, now, salts, self._evaluate, unevaluated)
+            return stamp(rows, self._numbers, self._index, now, salts, self._evaluator, unevaluated)
         self.marked = portion.marker
         await self._store.mark(portion.marker)
-        batch = stamp(rows, self._numbers, self._index, now, salts, self._evaluate)
+        batch = stamp(rows, self._numbers, self._index, now, salts, self._evaluator)
         # Not only after the write: who is killed while the database lets it wait did not die of these rows.
         await self._store.unmark()
         self.marked = None
@@ -332,13 +334,12 @@ async def run_router(
     stopping: asyncio.Event,
     working: Callable[[bool], None] = lambda _: None,
     policy: RouterPolicy | None = None,
-    evaluate: Evaluate | None = None,
+    evaluator: Evaluator | None = None,
 ) -> None:
     """Be the router, or its standby, until `stopping`; lost sessions are opened again.
 
     `connect_engine` opens sessions with the engine's role, `connect_login` with the login's own (only that one may end
     another's session). `working(True)` is called when this process becomes the router, `working(False)` when it ends.
-    `evaluate` is asked of each change that subscriptions match; today they ask nothing.
     """
     policy = policy or RouterPolicy()
     wait_s = 0.05
@@ -362,7 +363,7 @@ async def run_router(
             await watch.beat(store.backend_pid)
             working(True)
             wait_s = 0.05
-            router = Router(store, clock, random, policy, evaluate, marked)
+            router = Router(store, clock, random, policy, evaluator, marked)
             await _route_and_beat(router, watch, store.backend_pid, stopping, policy)
         except (StoreUnavailable, Fenced) as error:
             _log.warning("router starts again in %.2f s: %s", wait_s, error)

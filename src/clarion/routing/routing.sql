@@ -50,7 +50,8 @@ WHERE o.id > $1;
 -- compare-and-set and compares the configuration's version. Any mismatch raises CL001.
 -- The keys stand there twice so that rows are found by the index whatever the planner believes the tables to hold.
 -- Numbers that follow from a row's place are made here, links (32 bytes each) and salts (16) come in one piece: encoding
--- arrays is a good part of what the router does. Out: this transaction's xid.
+-- arrays is a good part of what the router does. Arrays of what few events have ($28 to $30) are empty if none has it:
+-- unnest fills up with nulls. Out: this transaction's xid.
 WITH moved AS (
     UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
     WHERE position = $1 AND event_id = $2 AND queue_id = $3
@@ -84,12 +85,25 @@ WITH moved AS (
     FROM taken
     RETURNING 1
 ), queued AS (
-    INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard)
+    INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard,
+                               render_version, fields, body)
     SELECT $3 + n.place, $2 + n.place, n.organisation_id, n.receiver_id, n.subscription_id, n.position, n.sequence, n.lane,
-           (n.receiver_id % $27)::smallint
-    FROM unnest($21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[])
-         WITH ORDINALITY AS n (organisation_id, receiver_id, subscription_id, position, sequence, lane, place)
+           (n.receiver_id % $27)::smallint, coalesce(n.render_version, 1), n.fields, n.body
+    FROM unnest($21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
+                $28::smallint[], $29::text[], $30::bytea[])
+         WITH ORDINALITY AS n (organisation_id, receiver_id, subscription_id, position, sequence, lane, render_version, fields,
+                               body, place)
     RETURNING 1
+), failed AS (
+    INSERT INTO clarion.evaluation_errors AS e (subscription_id, organisation_id, conditions_count, templates_count,
+                                                last_change_id, last_message)
+    SELECT n.subscription_id, n.organisation_id, n.conditions_count, n.templates_count, n.change_id, n.message
+    FROM unnest($31::bigint[], $32::bigint[], $33::integer[], $34::integer[], $35::bigint[], $36::text[])
+         AS n (subscription_id, organisation_id, conditions_count, templates_count, change_id, message)
+    ON CONFLICT (subscription_id) DO UPDATE
+    SET conditions_count = e.conditions_count + excluded.conditions_count,
+        templates_count = e.templates_count + excluded.templates_count,
+        last_at = excluded.last_at, last_change_id = excluded.last_change_id, last_message = excluded.last_message
 ), verdict AS (
     SELECT CASE
         WHEN (SELECT count(*) FROM moved) <> 1 THEN clarion.abort_batch('counters or configuration moved')
@@ -122,10 +136,10 @@ WITH asked AS (
               (i.request ->> 'round')::smallint AS round
 ), queued AS (
     INSERT INTO clarion.queue (queue_id, event_id, round, organisation_id, receiver_id, subscription_id, position, sequence,
-                               lane, shard, render_version, body_sha256)
+                               lane, shard, render_version, fields, body, body_sha256)
     SELECT DISTINCT ON (e.event_id)
            a.queue_id, e.event_id, e.round + 1, e.organisation_id, e.receiver_id, e.subscription_id, e.position, e.sequence,
-           a.queue_id, (e.receiver_id % $5)::smallint, e.render_version, e.body_sha256
+           a.queue_id, (e.receiver_id % $5)::smallint, e.render_version, e.fields, e.body, e.body_sha256
     FROM admitted a
     JOIN clarion.events e ON e.event_id = a.event_id AND e.round = a.round AND e.organisation_id = a.organisation_id
     WHERE NOT EXISTS (SELECT FROM clarion.queue q WHERE q.event_id = e.event_id)
@@ -163,20 +177,39 @@ INSERT INTO clarion.organisations (name) SELECT unnest($1::text[]) ON CONFLICT (
 SELECT version FROM clarion.configuration;
 
 -- name: active_subscriptions
-SELECT s.id, s.organisation_id, s.receiver_id, s.resource, s.action
+SELECT s.id, s.organisation_id, s.receiver_id, s.resource, s.action, s.condition, array_to_json(s.fields)::text AS fields, s.template
 FROM clarion.subscriptions s JOIN clarion.receivers r ON r.id = s.receiver_id
 WHERE s.active AND s.deleted IS NULL AND r.deleted IS NULL;
 
--- name: stamp_activations
--- From which position on, and before which, subscriptions hold. In: active ids, their organisations, next position.
+-- name: end_activations
+-- Ends what does not hold any more: subscriptions that are not active, and those that ask or show something else since.
+-- In: active ids, next position. What held for no change at all is taken on by `begin_activations`.
 WITH ended AS (
-    UPDATE clarion.activations SET until_position = $3
-    WHERE until_position IS NULL AND subscription_id <> ALL ($1::bigint[])
+    UPDATE clarion.activations a SET until_position = $2
+    WHERE a.until_position IS NULL AND NOT EXISTS (
+        SELECT FROM clarion.subscriptions s
+        WHERE s.id = a.subscription_id AND s.id = ANY ($1::bigint[])
+          AND (s.condition, s.fields, s.template) IS NOT DISTINCT FROM (a.condition, a.fields, a.template)
+    )
+    RETURNING a.subscription_id
 )
-INSERT INTO clarion.activations AS a (subscription_id, organisation_id, from_position)
-SELECT n.subscription_id, n.organisation_id, $3 FROM unnest($1::bigint[], $2::bigint[]) AS n (subscription_id, organisation_id)
-WHERE NOT EXISTS (SELECT FROM clarion.activations o WHERE o.subscription_id = n.subscription_id AND o.until_position IS NULL)
-ON CONFLICT (subscription_id, from_position) DO UPDATE SET until_position = NULL;
+DELETE FROM clarion.evaluation_errors e USING ended WHERE e.subscription_id = ended.subscription_id;
+
+-- name: begin_activations
+-- From which position on subscriptions hold, with what they ask and show. In: active ids, next position.
+INSERT INTO clarion.activations AS a (subscription_id, organisation_id, from_position, condition, fields, template)
+SELECT s.id, s.organisation_id, $2, s.condition, s.fields, s.template
+FROM clarion.subscriptions s
+WHERE s.id = ANY ($1::bigint[])
+  AND NOT EXISTS (SELECT FROM clarion.activations o WHERE o.subscription_id = s.id AND o.until_position IS NULL)
+ON CONFLICT (subscription_id, from_position) DO UPDATE
+SET until_position = NULL, condition = excluded.condition, fields = excluded.fields, template = excluded.template;
+
+-- name: decimal_columns
+-- Columns that are decimal numbers, of these resources. In: names of resources.
+SELECT r.name AS resource, array_agg(c.name) AS columns
+FROM clarion.resources r CROSS JOIN LATERAL clarion.columns_of(r.schema_name, r.table_name) AS c
+WHERE r.name = ANY ($1::text[]) AND c.kind = 'DECIMAL' GROUP BY r.name;
 
 -- name: sequences
 -- The last sequence of each subscription asked for, made at 0 where absent. In: ids, organisations.

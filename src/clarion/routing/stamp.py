@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import NamedTuple
 
-from clarion.core.ids import NO_SUBSCRIPTION, TESTS
+from clarion.core.ids import NO_SUBSCRIPTION, STANDARD_BODY, TESTS
 from clarion.ledger.chain import GENESIS, SALT_BYTES, link, payload_digest, since_1970_us
 from clarion.ledger.change import Action, Captured
-from clarion.routing.match import Index
+from clarion.routing.evaluation import Evaluator, Failure, Firing
+from clarion.routing.match import Index, Subscription
 
-Evaluate = Callable[[Captured], object]
-"""What is asked of a change that subscriptions match by resource and action. What it answers is not used yet."""
+
+class Shaped(NamedTuple):
+    """What few events have beside their numbers."""
+
+    render_version: int
+    fields: str | None
+    body: bytes | None
+
+
+class Failed(NamedTuple):
+    """A subscription's expressions that had no result on changes of a batch: how many of each kind, and the last."""
+
+    organisation_id: int
+    conditions_count: int
+    templates_count: int
+    change_id: int
+    message: str
 
 
 class Tail(NamedTuple):
@@ -41,6 +57,7 @@ class Batch:
     """Columns of the batch statement, and the counters as they will stand after it.
 
     Positions, event ids and queue ids follow from those before by a row's place. `salts` holds SALT_BYTES for each row.
+    `shaped` is keyed by an event's place in the columns of the queue, `failed` by subscription.
     """
 
     before: Numbers
@@ -59,6 +76,8 @@ class Batch:
     lanes: list[int] = field(default_factory=list)
     changed_tails: dict[int, Tail] = field(default_factory=dict)
     changed_sequences: dict[int, int] = field(default_factory=dict)
+    shaped: dict[int, Shaped] = field(default_factory=dict)
+    failed: dict[int, Failed] = field(default_factory=dict)
 
 
 def lane_of(resource: str, object_id: str) -> int:
@@ -79,18 +98,40 @@ def _add_test(batch: Batch, row: Captured, organisation_id: int, position: int) 
     batch.lanes.append(lane_of(row.resource, row.object_id))
 
 
+def _shape(batch: Batch, firings: Sequence[Firing]) -> tuple[Subscription, ...]:
+    """Note how the bodies of the events to be added next are made, where not as usual; the subscriptions fired."""
+    place = len(batch.subscription_ids)
+    for subscription, render_version, body in firings:
+        if render_version != STANDARD_BODY or subscription.fields is not None:
+            batch.shaped[place] = Shaped(render_version, subscription.fields, body)
+        place += 1
+    return tuple(firing.subscription for firing in firings)
+
+
+def _count(batch: Batch, failures: Sequence[Failure], change_id: int) -> None:
+    for subscription, of_template, message in failures:
+        before = batch.failed.get(subscription.subscription_id)
+        batch.failed[subscription.subscription_id] = Failed(
+            subscription.organisation_id,
+            (before.conditions_count if before else 0) + (not of_template),
+            (before.templates_count if before else 0) + of_template,
+            change_id,
+            message,
+        )
+
+
 def stamp(
     rows: Sequence[tuple[Captured, int]],
     numbers: Numbers,
     index: Index,
     recorded_at: datetime,
     salts: bytes,
-    evaluate: Evaluate | None = None,
+    evaluator: Evaluator,
     unevaluated: Collection[int] = (),
 ) -> Batch:
     """Number and link the rows (each with its organisation's id) in the order given, and make their events.
 
-    `salts` holds SALT_BYTES for each row. Rows whose outbox ids are `unevaluated` are matched by resource and action alone.
+    `salts` holds SALT_BYTES for each row. Of rows whose outbox ids are `unevaluated` nothing is asked: who asks counts as failed.
     Raises KeyError if a counter of a matched subscription is not in `numbers`.
     """
     batch = Batch(numbers, numbers, recorded_at, salts)
@@ -114,11 +155,13 @@ def stamp(
         batch.links.append(tail.link)
         if row.resource == TESTS:
             _add_test(batch, row, organisation_id, position)
-        subscriptions = index.matching(organisation_id, row.resource, row.action)
+        subscriptions, are_plain = index.listening(organisation_id, row.resource, row.action)
         if not subscriptions:
             continue
-        if evaluate is not None and row.outbox_id not in unevaluated:
-            evaluate(row)
+        if not are_plain:
+            firings, failures = evaluator.evaluate(row, subscriptions, alive=row.outbox_id not in unevaluated)
+            _count(batch, failures, change_id)
+            subscriptions = _shape(batch, firings)
         lane = lane_of(row.resource, row.object_id)
         for subscription in subscriptions:
             subscription_id = subscription.subscription_id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -16,7 +17,7 @@ from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker
 from clarion.routing.match import Subscription
 from clarion.routing.scan import HiddenRows
-from clarion.routing.stamp import Batch, Tail
+from clarion.routing.stamp import Batch, Failed, Tail
 
 _SQL = load_statements("clarion.routing", "routing.sql")
 
@@ -48,12 +49,13 @@ class Beginning:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What is matched against, as of one version."""
+    """What is matched against, as of one version. `decimals`: the decimal columns of resources that expressions ask about."""
 
     version: int
     subscriptions: tuple[Subscription, ...]
     organisations: dict[str, int]
     sequences: dict[int, int]
+    decimals: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 class RouterStore:
@@ -166,6 +168,9 @@ class RouterStore:
                 batch.queue_sequences,
                 batch.lanes,
                 SHARDS_COUNT,
+                *_shapes(batch),
+                list(batch.failed),
+                *_transposed(batch.failed.values(), len(Failed._fields)),
             )
         assert record is not None
         return int(record["xid"])
@@ -209,12 +214,14 @@ class RouterStore:
             async with self._connection.transaction(isolation="repeatable_read"):
                 version = int(await self._connection.fetchval(_SQL["configuration_version"]))
                 subscriptions = tuple(
-                    Subscription(r["id"], r["organisation_id"], r["receiver_id"], r["resource"], r["action"])
-                    for r in await self._connection.fetch(_SQL["active_subscriptions"])
+                    Subscription(*r) for r in await self._connection.fetch(_SQL["active_subscriptions"])
                 )
                 ids = [s.subscription_id for s in subscriptions]
                 owners = [s.organisation_id for s in subscriptions]
-                await self._connection.execute(_SQL["stamp_activations"], ids, owners, next_position)
+                await self._connection.execute(_SQL["end_activations"], ids, next_position)
+                await self._connection.execute(_SQL["begin_activations"], ids, next_position)
+                asking = {s.resource for s in subscriptions if s.condition or s.template}
+                decimals = await self._connection.fetch(_SQL["decimal_columns"], list(asking)) if asking else []
                 sequences = await self._connection.fetch(_SQL["sequences"], ids, owners)
                 organisations = await self._connection.fetch(_SQL["organisations"])
         return Configuration(
@@ -222,7 +229,21 @@ class RouterStore:
             subscriptions,
             {record["name"]: record["id"] for record in organisations},
             {record["subscription_id"]: record["sequence"] for record in sequences},
+            {record["resource"]: frozenset(record["columns"]) for record in decimals},
         )
+
+
+def _shapes(batch: Batch) -> list[list[Any]]:
+    """The columns of what few events have, empty if none has: unnest fills up with nulls."""
+    if not batch.shaped:
+        return [[], [], []]
+    absent = (None, None, None)
+    return _transposed((batch.shaped.get(place, absent) for place in range(len(batch.subscription_ids))), 3)
+
+
+def _transposed(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Columns instead of rows."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
 class RouterWatch:

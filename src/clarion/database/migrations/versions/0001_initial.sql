@@ -162,13 +162,20 @@ CREATE TABLE clarion.subscriptions (
     action text NOT NULL CHECK (action IN ('CREATE', 'UPDATE', 'DELETE')),
     active boolean NOT NULL DEFAULT true,
     expires_after_seconds integer CHECK (expires_after_seconds BETWEEN 1 AND 2592000),
+    condition text CHECK (length(condition) BETWEEN 1 AND 4000),
+    fields text[] CHECK (cardinality(fields) > 0),
+    template text CHECK (length(template) BETWEEN 1 AND 16000),
     etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     created timestamptz NOT NULL DEFAULT now(),
     updated timestamptz NOT NULL DEFAULT now(),
     created_by_id bigint REFERENCES clarion.clients,
     updated_by_id bigint REFERENCES clarion.clients,
-    deleted timestamptz
+    deleted timestamptz,
+    CHECK (fields IS NULL OR template IS NULL)
 );
+COMMENT ON COLUMN clarion.subscriptions.condition IS 'CEL: events are made of changes for which it is true; null: of all.';
+COMMENT ON COLUMN clarion.subscriptions.fields IS 'The only fields that bodies show; null: all.';
+COMMENT ON COLUMN clarion.subscriptions.template IS 'CEL: a map that is sent in place of the standard body.';
 CREATE INDEX subscriptions_of_organisation ON clarion.subscriptions (organisation_id, id) WHERE deleted IS NULL;
 CREATE INDEX subscriptions_of_receiver ON clarion.subscriptions (receiver_id, id) WHERE deleted IS NULL;
 
@@ -293,11 +300,27 @@ CREATE TABLE clarion.activations (
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     from_position bigint NOT NULL,
     until_position bigint,
+    condition text,
+    fields text[],
+    template text,
     PRIMARY KEY (subscription_id, from_position)
 );
 CREATE UNIQUE INDEX activations_open ON clarion.activations (subscription_id) WHERE until_position IS NULL;
 COMMENT ON TABLE clarion.activations IS
-    'From which position on, and before which, the router matched a subscription. Written by the router alone.';
+    'From which position on, and before which, the router matched a subscription, and what it asked and showed then. Written by the router alone.';
+
+CREATE TABLE clarion.evaluation_errors (
+    subscription_id bigint PRIMARY KEY REFERENCES clarion.subscriptions,
+    organisation_id bigint NOT NULL REFERENCES clarion.organisations,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    conditions_count bigint NOT NULL,
+    templates_count bigint NOT NULL,
+    last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_change_id bigint NOT NULL,
+    last_message text NOT NULL
+);
+COMMENT ON TABLE clarion.evaluation_errors IS
+    'Changes on which a subscription''s condition or template had no result, since it holds as it stands. Written by the router alone.';
 
 CREATE TABLE clarion.router (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -360,6 +383,8 @@ CREATE TABLE clarion.queue (
     attempts_count integer NOT NULL DEFAULT 0,
     spent_count integer NOT NULL DEFAULT 0,
     render_version smallint NOT NULL DEFAULT 1,
+    fields text,
+    body bytea,
     body_sha256 bytea
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 CREATE INDEX queue_of_receiver ON clarion.queue (receiver_id, queue_id);
@@ -381,6 +406,8 @@ CREATE TABLE clarion.events (
     reason text NOT NULL,
     attempts_count integer NOT NULL,
     render_version smallint NOT NULL,
+    fields text,
+    body bytea,
     body_sha256 bytea,
     PRIMARY KEY (event_id, round)
 ) PARTITION BY RANGE (event_id);
@@ -489,6 +516,31 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT nullif(current_setting('clarion.organisation_id', true), '')::bigint
 $$;
 
+CREATE FUNCTION clarion.columns_of(schema_name name, table_name name) RETURNS TABLE (name name, kind text)
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE based AS (
+        SELECT a.attname, a.attnum, a.atttypid AS type
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
+          AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+        UNION ALL
+        SELECT b.attname, b.attnum, t.typbasetype FROM based b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+    )
+    SELECT b.attname, CASE
+        WHEN t.typname IN ('int2', 'int4', 'int8') AND own THEN 'WHOLE'
+        WHEN t.typname IN ('numeric', 'float4', 'float8') AND own THEN 'DECIMAL'
+        WHEN t.typname = 'bool' AND own THEN 'TRUTH'
+        WHEN t.typname IN ('json', 'jsonb') AND own OR t.typtype = 'c' THEN 'ANY'
+        WHEN t.typcategory = 'A' THEN CASE WHEN t.typname IN ('int2vector', 'oidvector') AND own THEN 'ANY' ELSE 'LIST' END
+        WHEN EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'json'::regtype) THEN 'ANY'
+        ELSE 'TEXT'
+    END
+    FROM based b JOIN pg_type t ON t.oid = b.type, LATERAL (SELECT t.typnamespace = 'pg_catalog'::regnamespace) AS o (own)
+    WHERE t.typtype <> 'd' ORDER BY b.attnum
+$$;
+COMMENT ON FUNCTION clarion.columns_of IS
+    'The columns of a table whose values a trigger sees, and what they are in a row''s JSON: TEXT, WHOLE, DECIMAL, TRUTH, LIST, ANY.';
+
 CREATE FUNCTION clarion.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -518,13 +570,14 @@ GRANT DELETE ON clarion.outbox, clarion.intake, clarion.commands TO @engine@;
 GRANT UPDATE ON clarion.counters, clarion.router, clarion.shards TO @engine@;
 GRANT INSERT, UPDATE ON clarion.organisation_counters, clarion.subscription_counters, clarion.activations, clarion.workers TO @engine@;
 GRANT INSERT ON clarion.organisations, clarion.ledger, clarion.events, clarion.attempts TO @engine@;
-GRANT INSERT, UPDATE, DELETE ON clarion.queue, clarion.receiver_health TO @engine@;
+GRANT INSERT, UPDATE, DELETE ON clarion.queue, clarion.receiver_health, clarion.evaluation_errors TO @engine@;
+GRANT EXECUTE ON FUNCTION clarion.columns_of(name, name) TO @engine@, @api@;
 GRANT UPDATE (active, disabled_reason, etag, updated) ON clarion.receivers TO @engine@;
 
 GRANT EXECUTE ON FUNCTION clarion.current_organisation_id() TO @api@;
 GRANT SELECT ON clarion.deployment, clarion.configuration, clarion.resources, clarion.organisations, clarion.clients,
     clarion.api_keys, clarion.history, clarion.receivers, clarion.headers, clarion.subscriptions, clarion.activations,
-    clarion.ledger, clarion.queue, clarion.events, clarion.attempts, clarion.receiver_health TO @api@;
+    clarion.ledger, clarion.queue, clarion.events, clarion.attempts, clarion.receiver_health, clarion.evaluation_errors TO @api@;
 GRANT INSERT, UPDATE ON clarion.receivers, clarion.subscriptions TO @api@;
 GRANT USAGE ON SEQUENCE clarion.receivers_id_seq TO @api@;
 GRANT INSERT, UPDATE, DELETE ON clarion.headers TO @api@;
@@ -540,7 +593,7 @@ DECLARE
     entry text;
 BEGIN
     FOREACH entry IN ARRAY ARRAY['clients', 'api_keys', 'history', 'receivers', 'headers', 'subscriptions', 'activations',
-                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules', 'tests'] LOOP
+                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules', 'tests', 'evaluation_errors'] LOOP
         EXECUTE format('ALTER TABLE clarion.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', entry);
         EXECUTE format('CREATE POLICY owner_all ON clarion.%I TO @owner@ USING (true) WITH CHECK (true)', entry);
         EXECUTE format('CREATE POLICY engine_all ON clarion.%I TO @engine@ USING (true) WITH CHECK (true)', entry);

@@ -1,0 +1,37 @@
+"""What differs between a change's old and new row. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from clarion.core.encoding import split_object
+from clarion.ledger.change import Action
+
+
+class Difference(NamedTuple):
+    """The fields that differ, in the order of the row, and the whole old row; both empty but for an UPDATE."""
+
+    names: list[str]
+    old: Mapping[str, msgspec.Raw]
+
+
+_NOTHING = Difference([], {})
+
+
+def difference(action: str, old: str | None, new: str | None) -> Difference:
+    """Fields differ if their text does; one that only the old row has comes last. Raises ValueError for rows that are none."""
+    if action != Action.UPDATE.value or old is None or new is None:
+        return _NOTHING
+    before, after = split_object(old), split_object(new)
+    names = [name for name, value in after.items() if before.get(name) != value]
+    if before.keys() != after.keys():
+        names += [name for name in before if name not in after]
+    return Difference(names, before)
+
+
+def changed_names(action: str, old: str | None, new: str | None) -> list[str]:
+    """The names alone. Raises ValueError for rows that are none."""
+    return difference(action, old, new).names

@@ -1,0 +1,122 @@
+"""What subscriptions ask of a change beyond resource and action, and what they show of it. Pure but for the time it takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple, TypeVar
+
+from clarion.core.ids import STANDARD_BODY, TEMPLATE_BODY
+from clarion.expressions.program import EvaluationFailed, ExpressionRefused, Program, load_program
+from clarion.expressions.render import render_template
+from clarion.expressions.row import Values
+from clarion.ledger.change import Captured
+from clarion.routing.budget import CHEAP_NS, Budget
+from clarion.routing.match import Subscription
+
+_log = logging.getLogger(__name__)
+
+KILLED = "not evaluated: whenever it was, the router died"
+OVER_BUDGET = "not evaluated: this subscription's expressions have taken more time than they may"
+
+_PROGRAMS_KEPT = 10_000
+_T = TypeVar("_T")
+
+
+class _Passed(EvaluationFailed):
+    """Not evaluated for a reason that is this subscription's own."""
+
+
+@lru_cache(maxsize=_PROGRAMS_KEPT)
+def _program(source: str) -> Program:
+    """Compiled when it is first asked, not when it is configured: a start with thousands of conditions does not wait for them."""
+    try:
+        return load_program(source)
+    except ExpressionRefused as refused:
+        raise EvaluationFailed(f"it cannot be compiled any more: {refused}") from refused
+
+
+class Firing(NamedTuple):
+    """A subscription that the change fires, and how its event's body is made."""
+
+    subscription: Subscription
+    render_version: int
+    body: bytes | None
+
+
+class Failure(NamedTuple):
+    """A subscription whose condition (or template) had no result; `message` says why and holds no value of the row."""
+
+    subscription: Subscription
+    of_template: bool
+    message: str
+
+
+class Evaluator:
+    """Evaluates the conditions and templates of subscriptions.
+
+    `decimals` has, by resource, the columns that are decimal numbers. `clock_ns` is read around each evaluation, for the budget.
+    """
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._budget = Budget()
+        self.decimals: Mapping[str, Collection[str]] = {}
+
+    def evaluate(
+        self, row: Captured, subscriptions: Sequence[Subscription], *, alive: bool = True
+    ) -> tuple[list[Firing], list[Failure]]:
+        """Which of the subscriptions the change fires, in their order; those that ask nothing always.
+
+        Not `alive`: the row killed the router, so that whoever asks something counts as failed. Raises nothing.
+        """
+        firings: list[Firing] = []
+        failures: list[Failure] = []
+        values = Values(row, self.decimals.get(row.resource, ()))
+        answers: dict[str, bool | EvaluationFailed] = {}
+        for subscription in subscriptions:
+            condition = subscription.condition
+            if condition is not None:
+                answer = answers.get(condition)
+                if answer is None:
+                    answer = self._asked(subscription, condition, values.decide, alive=alive)
+                    # What failed for a reason of this subscription's own says nothing about another's.
+                    if answer.__class__ is not _Passed:
+                        answers[condition] = answer
+                if answer is False:
+                    continue
+                if answer is not True:
+                    failures.append(Failure(subscription, False, str(answer)))
+                    continue
+            if subscription.template is None:
+                firings.append(Firing(subscription, STANDARD_BODY, None))
+                continue
+            made = self._asked(subscription, subscription.template, partial(render_template, values), alive=alive)
+            if isinstance(made, EvaluationFailed):
+                failures.append(Failure(subscription, True, str(made)))
+            firings.append(Firing(subscription, TEMPLATE_BODY, made if isinstance(made, bytes) else None))
+        return firings, failures
+
+    def _asked(
+        self, subscription: Subscription, source: str, ask: Callable[[Program], _T], *, alive: bool
+    ) -> _T | EvaluationFailed:
+        """The answer, or why there is none: within the budget, and charged to it."""
+        if not alive:
+            return _Passed(KILLED)
+        begun_ns = self._clock_ns()
+        if not self._budget.allows(subscription.organisation_id, subscription.subscription_id, begun_ns):
+            return _Passed(OVER_BUDGET)
+        answer: _T | EvaluationFailed
+        try:
+            answer = ask(_program(source))
+        except EvaluationFailed as failed:
+            answer = failed
+        except Exception:
+            # A fault of ours or of the library's on this row must not stop everybody's changes.
+            _log.exception("an expression of subscription %s failed", subscription.subscription_id)
+            answer = EvaluationFailed("the evaluation failed; the router's log says why")
+        ended_ns = self._clock_ns()
+        if ended_ns - begun_ns > CHEAP_NS:
+            self._budget.took(subscription.organisation_id, subscription.subscription_id, ended_ns - begun_ns, ended_ns)
+        return answer
