@@ -265,7 +265,7 @@ _REASONS = (
     (re.compile(r"conversion failed|[Ff]ailed to"), "a value cannot be converted"),
     (re.compile(r"greater than <string>.size"), "substring() reaches beyond the end of the text"),
     (re.compile(r"invalid regular expression"), "a pattern is no regular expression"),
-    (re.compile(r"index out of bounds"), "an index is beyond the end of the list"),
+    (re.compile(r"[Ii]ndex (error|out of bounds)"), "an index is beyond the end of the list"),
 )
 
 
