@@ -56,6 +56,7 @@ EMPTIED = (
         "events",
         "queue",
         "activations",
+        "evaluation_errors",
         "subscription_counters",
         "headers",
         "subscriptions",

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import case, func, literal_column, null, select
+from sqlalchemy import Text, case, cast, func, literal_column, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.core.ids import STANDARD_BODY, TEMPLATE_BODY, OrganisationId
@@ -92,8 +92,9 @@ async def _recent(
     connection: AsyncConnection, organisation_id: OrganisationId, asked: Asked, since: datetime | None, first: int
 ) -> AsyncIterator[Any]:
     ledger = tables.ledger.c
+    action = cast(ledger.action, Text).label("action")
     scanned = (
-        select(ledger.position, ledger.change_id, ledger.resource, ledger.action, ledger.recorded_at)
+        select(ledger.position, ledger.change_id, ledger.resource, action, ledger.recorded_at)
         .where(ledger.organisation_id == organisation_id)
         .order_by(ledger.change_id.desc())
         .limit(SCANNED_MAX)
@@ -112,7 +113,7 @@ async def _recent(
             ledger.position,
             ledger.change_id,
             ledger.resource,
-            ledger.action,
+            action,
             ledger.object_id,
             ledger.occurred_at,
             ledger.recorded_at,
