@@ -25,20 +25,28 @@ _WHOLE_MAX = 2**64
 class Values:
     """The values of one change, made when the first expression asks for them."""
 
-    __slots__ = ("_activation", "_change", "_decimals", "elements", "row_bytes")
+    __slots__ = ("_activation", "_change", "_decimals", "_failed", "elements", "row_bytes")
 
     def __init__(self, change: Captured | Change, decimals: Collection[str] = ()) -> None:
         """`decimals` names columns that are decimal numbers also where one is written without a point."""
         self._change = change
         self._decimals = decimals
         self._activation: Any = None
+        self._failed: EvaluationFailed | None = None
         self.row_bytes = 0
         self.elements = 0
 
     def activation(self) -> Any:
         """What expressions are evaluated with. Raises EvaluationFailed for rows that cannot be looked into."""
+        if self._failed is not None:
+            raise self._failed
         if self._activation is None:
-            self._activation = self._made()
+            try:
+                self._activation = self._made()
+            except EvaluationFailed as failed:
+                # Not tried again for each of a thousand subscriptions.
+                self._failed = failed
+                raise
         return self._activation
 
     def decide(self, condition: Program) -> bool:
