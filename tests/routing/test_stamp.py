@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
+from functools import partial
+from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +15,7 @@ from clarion.ledger.chain import GENESIS, link, payload_digest, since_1970_us
 from clarion.ledger.change import Captured
 from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index, Subscription
-from clarion.routing.stamp import Numbers, Tail, lane_of, stamp
+from clarion.routing.stamp import Limit, Numbers, Tail, lane_of, stamp
 
 AT = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
 changes = st.lists(
@@ -66,3 +70,31 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
 def test_a_lane_is_the_same_in_every_process_and_differs_by_resource_and_object() -> None:
     assert lane_of("RUNS", "42") == 25846892906544385
     assert len({lane_of(r, o) for r in ("RUNS", "ISSUES") for o in map(str, range(1000))}) == 2000
+
+
+def test_a_batch_ends_where_it_has_many_events_and_the_next_one_goes_on_from_there() -> None:
+    listening = [Subscription(i, 1, i, "RUNS", "CREATE") for i in range(1, 5)]
+    numbers = Numbers(0, 0, 0, {}, dict.fromkeys(range(1, 5), 0))
+    rows = [(Captured(n, 1, None, "RUNS", "c", str(n), 1, 1, *[None] * 6, "{}"), 1) for n in range(1, 11)]
+    batches = []
+    while rows:
+        limit = Limit(events_max=9, ends_ns=inf, clock_ns=lambda: 0)
+        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0), limit=limit)
+        assert len(batch.salts) == 16 * len(batch.outbox_ids)
+        batches.append(batch)
+        rows, numbers = rows[len(batch.outbox_ids) :], batch.after
+    assert [len(batch.outbox_ids) for batch in batches] == [3, 3, 3, 1]
+    assert (numbers.position, numbers.event_id, numbers.tails[1].change_id) == (10, 40, 10)
+
+
+@pytest.mark.parametrize(("ends_ns", "expected"), [(0, 1), (7_500, 3), (inf, 10)])
+def test_a_batch_ends_when_its_evaluations_have_taken_their_time_but_has_a_row_at_least(
+    ends_ns: float, expected: int
+) -> None:
+    asking = [Subscription(1, 1, 1, "RUNS", "CREATE", condition="object.n > 0")]
+    rows = [(Captured(n, 1, None, "RUNS", "c", str(n), 1, 1, *[None] * 6, '{"n":1}'), 1) for n in range(1, 11)]
+    # Read twice in an evaluation, and once after it.
+    clock_ns = partial(next, itertools.count(0, 1_000))
+    limit = Limit(inf, ends_ns, clock_ns)
+    batch = stamp(rows, Numbers(0, 0, 0, {}, {1: 0}), Index(asking), AT, bytes(160), Evaluator(clock_ns), limit=limit)
+    assert len(batch.outbox_ids) == expected == len(batch.subscription_ids)

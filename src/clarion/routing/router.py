@@ -24,7 +24,7 @@ from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index
 from clarion.routing.order import dominant, in_order, missing_predecessors, owner_of, shared
 from clarion.routing.scan import HiddenRows, ScanFloor
-from clarion.routing.stamp import Batch, Numbers, stamp
+from clarion.routing.stamp import Batch, Limit, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
 
 _log = logging.getLogger(__name__)
@@ -44,9 +44,11 @@ class RouterPolicy:
     Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
     the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
     every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
+    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`.
     """
 
     batch_rows_max: int = 500
+    batch_events_max: int = 5_000
     shared_rows_max: int = 50
     shared_for_ns: int = 1_000_000_000
     poll_busy_s: float = 0.010
@@ -54,6 +56,7 @@ class RouterPolicy:
     busy_for_ns: int = 1_000_000_000
     others_every_ns: int = 5_000_000
     others_dear_ns: int = 10_000_000
+    evaluating_ns: int = 20_000_000
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0
@@ -131,11 +134,9 @@ class Router:
         if not look.began_above:
             self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
         careful = bool(look.rows) and self._careful(look)
-        # A careful router may leave rows that it saw.
-        complete = len(look.rows) < limit and not careful
-        self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
         requests = await self._take_requests() if look.asked else 0
         if not look.rows:
+            self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=not careful)
             return requests
         self._floor.read(look.sequence_last)
         portion: Portion | None = None
@@ -152,6 +153,9 @@ class Router:
                 await self._understand_abort()
                 continue
             break
+        # A careful router may leave rows that it saw, and so does one whose evaluations took their time.
+        complete = len(look.rows) < limit and not careful and len(batch.outbox_ids) == len(rows)
+        self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
         if portion and not portion.evaluated:
             await self._store.unmark()
         self._suspected = portion.rest if portion else None
@@ -159,7 +163,7 @@ class Router:
         self._floor.wrote(xid)
         self._others_floor.wrote(xid)
         self.batches_count += 1
-        return len(rows) + requests
+        return len(batch.outbox_ids) + requests
 
     def _careful(self, look: Look) -> bool:
         """Whether rows still wait that waited when this router followed one that ended badly."""
@@ -187,10 +191,16 @@ class Router:
         return rows, portion
 
     async def _stamp(self, rows: Sequence[tuple[Captured, int]], now: datetime, portion: Portion | None) -> Batch:
-        """The batch; a careful router says before what it evaluates, and after that it lives."""
+        """The batch; a careful router says before what it evaluates, and after that it lives.
+
+        Another one ends the batch early where it makes many events or its evaluations have taken their time: whoever
+        comes next waits for it, and so does the delivery that shares this process.
+        """
         salts = self._random.token(SALT_BYTES * len(rows))
         if portion is None:
-            return stamp(rows, self._numbers, self._index, now, salts, self._evaluator)
+            clock_ns = self._clock.monotonic_ns
+            limit = Limit(self._policy.batch_events_max, clock_ns() + self._policy.evaluating_ns, clock_ns)
+            return stamp(rows, self._numbers, self._index, now, salts, self._evaluator, limit=limit)
         if not portion.evaluated:
             unevaluated = portion.marker.outbox_ids
             return stamp(rows, self._numbers, self._index, now, salts, self._evaluator, unevaluated)
@@ -250,7 +260,8 @@ class Router:
         while suspects := [row for row in missing_predecessors(list(whole.values())) if row.outbox_id not in searched]:
             searched.update(row.outbox_id for row in suspects)
             whole.update((row.outbox_id, row) for row in await self._store.predecessors(suspects))
-        return in_order(whole.values())
+        # Whoever waits beside a bulk goes first: the batch may end before all of it is evaluated.
+        return sorted(in_order(whole.values()), key=lambda row: owner_of(row) in dominating)
 
     def _meet(self, rows: Sequence[Captured]) -> None:
         now_ns = self._clock.monotonic_ns()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
+from math import inf
 from typing import NamedTuple
 
 from clarion.core.ids import NO_SUBSCRIPTION, STANDARD_BODY, TESTS
@@ -32,6 +33,17 @@ class Failed(NamedTuple):
     templates_count: int
     change_id: int
     message: str
+
+
+class Limit(NamedTuple):
+    """Where a batch ends though more rows wait: so many events, or a time by this clock, looked at after each evaluation."""
+
+    events_max: float
+    ends_ns: float
+    clock_ns: Callable[[], int]
+
+
+NO_LIMIT = Limit(inf, inf, lambda: 0)
 
 
 class Tail(NamedTuple):
@@ -128,10 +140,12 @@ def stamp(
     salts: bytes,
     evaluator: Evaluator,
     unevaluated: Collection[int] = (),
+    limit: Limit = NO_LIMIT,
 ) -> Batch:
     """Number and link the rows (each with its organisation's id) in the order given, and make their events.
 
-    `salts` holds SALT_BYTES for each row. Of rows whose outbox ids are `unevaluated` nothing is asked: who asks counts as failed.
+    `salts` holds SALT_BYTES for each row. The batch may end before the last row, where it reaches its `limit`. Of rows whose
+    outbox ids are `unevaluated` nothing is asked: who asks counts as failed.
     Raises KeyError if a counter of a matched subscription is not in `numbers`.
     """
     batch = Batch(numbers, numbers, recorded_at, salts)
@@ -174,6 +188,9 @@ def stamp(
             batch.queue_positions.append(position)
             batch.queue_sequences.append(sequence)
             batch.lanes.append(lane)
+        if len(batch.subscription_ids) >= limit.events_max or (not are_plain and limit.clock_ns() > limit.ends_ns):
+            break
+    batch.salts = salts[: len(batch.outbox_ids) * SALT_BYTES]
     batch.after = replace(
         numbers,
         position=position,
