@@ -265,3 +265,48 @@ _json = st.recursive(
 @given(st.dictionaries(_characters, _json, max_size=5))
 def test_a_row_goes_through_a_template_unchanged(values: dict[str, Any]) -> None:
     assert json.loads(rendered('{"row": object}', json.dumps(values))) == {"row": values}
+
+
+# ---------------------------------------------------------------- at a glance
+
+_GLANCED = [
+    ('object.status == "done"', False),
+    ('"done" == object.status', False),
+    ('object.status != "todo"', False),
+    ('object.status == "todo" && object.absent == 1', None),
+    ('object.status == "done" && object.absent == 1', False),
+    ("object.number == 7 && oldObject.number != 3", False),
+    ("object.none == 3", False),
+    ("object.flag == 1", False),
+    ("object.number == 3.0 && object.flag == true", True),
+    ('object.status == "todo" && oldObject.flag == false', False),
+    ('object.status == "todo" || object.number == 4', True),
+    ('(object.status == "todo") == false', False),
+]
+
+
+@pytest.mark.parametrize(("condition", "expected"), _GLANCED)
+def test_what_a_glance_rules_out_the_library_finds_false(condition: str, expected: bool | None) -> None:
+    rows = row(status="todo", number=3, none=None, flag=True)
+    program, values = load_program(condition), Values(change(rows, rows))
+    found: bool | None = None
+    with suppress(EvaluationFailed):
+        found = values.decide(program)
+    assert found is expected
+    assert not values.rules_out(program) or found is False
+
+
+_terms = st.builds("{} {} {}".format, _of("text"), st.sampled_from(["==", "!="]), _texts.map(json.dumps)) | st.builds(
+    "{} {} {}".format, _numbers, st.sampled_from(["==", "!="]), _of("number")
+)
+
+
+@given(st.builds("{} && ({}) && {}".format, _terms, _conditions, _terms), _rows, _rows)
+def test_a_glance_never_rules_out_what_has_another_answer(
+    condition: str, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    program, values = load_program(condition), Values(change(json.dumps(old), json.dumps(new)))
+    is_ruled_out = values.rules_out(program)
+    event(f"ruled out {is_ruled_out}")
+    if is_ruled_out:
+        assert values.decide(program) is False

@@ -11,20 +11,17 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
 
-from clarion.capture.attach import Attachment
 from harness.deployment import Deployment
-from harness.oracle import judge, percentile
-from harness.process import ClarionProcess, parents_of_all
-from harness.receiver import Received, ReceiverProcess
-from harness.stage import stage
+from harness.oracle import percentile
+from harness.process import parents_of_all
 from proof.figures import Figure
-from proof.load import SCHEMA, Writer, add_items, committed_by_receiver, latencies_ms, receiver_of
+from proof.load import Writer, add_items, committed_by_receiver, receiver_of
+from proof.run import add_receivers, another_receiver, attached, compare, finished, judged, serve, wait_for_flow
 
 Proof = Callable[[bool], list[Figure]]
 
@@ -35,20 +32,20 @@ UNSETTLED_MAX = 80
 def kills(brief: bool) -> list[Figure]:
     """SIGKILL of the process that routes and delivers, under 300 changes/s, with a standby beside it."""
     count = 5 if brief else 20
-    with _attached() as deployment:
-        _receivers(deployment, 10)
+    with attached() as deployment:
+        add_receivers(deployment, 10)
         items = add_items(deployment, 200)
-        serving, standby = _serve(deployment), _serve(deployment)
+        serving, standby = serve(deployment), serve(deployment)
         gaps = []
         with Writer(deployment, items, 300):
             for _ in range(count):
-                _wait_for_flow(deployment)
+                wait_for_flow(deployment)
                 killed_at = time.time()
                 serving.kill()
                 gaps.append(_gap_s(deployment, killed_at))
-                serving, standby = standby, _serve(deployment)
-        log = _finished(deployment, serving, standby)
-        figures = _judged("kills", deployment, log, duplicates_max=count * UNSETTLED_MAX)
+                serving, standby = standby, serve(deployment)
+        log = finished(deployment, serving, standby)
+        figures = judged("kills", deployment, log, duplicates_max=count * UNSETTLED_MAX)
     return [
         Figure("kills: gap seen by receivers, p95", percentile(gaps, 0.95), "s", 2),
         Figure("kills: gap seen by receivers, largest", max(gaps), "s"),
@@ -59,12 +56,12 @@ def kills(brief: bool) -> list[Figure]:
 def freeze(brief: bool) -> list[Figure]:
     """SIGSTOP of the process that routes and delivers, for 60 s under load, then SIGCONT; a standby takes over."""
     frozen_s = 30 if brief else 60
-    with _attached() as deployment:
-        _receivers(deployment, 10)
+    with attached() as deployment:
+        add_receivers(deployment, 10)
         items = add_items(deployment, 200)
-        serving, standby = _serve(deployment), _serve(deployment)
+        serving, standby = serve(deployment), serve(deployment)
         with Writer(deployment, items, 100):
-            _wait_for_flow(deployment)
+            wait_for_flow(deployment)
             frozen_at = time.time()
             tree = _tree(serving.pid)
             for pid in tree:
@@ -74,22 +71,22 @@ def freeze(brief: bool) -> list[Figure]:
             for pid in tree:
                 os.kill(pid, signal.SIGCONT)
             time.sleep(5)
-            _wait_for_flow(deployment)
-        log = _finished(deployment, serving, standby)
-        figures = _judged("freeze", deployment, log, duplicates_max=UNSETTLED_MAX)
+            wait_for_flow(deployment)
+        log = finished(deployment, serving, standby)
+        figures = judged("freeze", deployment, log, duplicates_max=UNSETTLED_MAX)
     return [Figure("freeze: gap seen by receivers", gap, "s", 20), *figures]
 
 
 def hanging(brief: bool) -> list[Figure]:
     """5 % of 100 receivers hang until the deadline; the others' latency against the one before."""
     seconds = 15 if brief else 45
-    with _attached() as deployment:
-        quiet = _receivers(deployment, 95)
-        hung = _receivers(deployment, 5, uri=deployment.receiver.uri("/hang"), active=False)
+    with attached() as deployment:
+        quiet = add_receivers(deployment, 95)
+        hung = add_receivers(deployment, 5, uri=deployment.receiver.uri("/hang"), active=False)
         items = add_items(deployment, 100)
-        serving = _serve(deployment)
+        serving = serve(deployment)
         with Writer(deployment, items, 6):
-            _wait_for_flow(deployment)
+            wait_for_flow(deployment)
             time.sleep(2)
             begun = time.time()
             time.sleep(seconds)
@@ -104,26 +101,26 @@ def hanging(brief: bool) -> list[Figure]:
         )
         serving.stop()
         log = deployment.receiver.received()
-        compared = _compared("hanging: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
+        compared = compare("hanging: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         committed = {
             receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
         }
         log = [request for request in log if request.path != "/hang"]
-        figures = _judged("hanging", deployment, log, duplicates_max=0, committed=committed)
+        figures = judged("hanging", deployment, log, duplicates_max=0, committed=committed)
     return [*compared, *figures]
 
 
 def bulk(brief: bool) -> list[Figure]:
     """One organisation commits 100,000 rows at once; another's latency, at receivers of its own, against the one before."""
     rows = 30_000 if brief else 100_000
-    with _attached() as deployment, _another_receiver(deployment) as beside:
+    with attached() as deployment, another_receiver(deployment) as beside:
         # In a process of their own: how busy the bulk keeps its receivers is nothing that the engine could help.
-        quiet = _receivers(deployment, 3, uri=beside.uri("/ok"), organisation="quiet")
-        _receivers(deployment, 1, organisation="bulky")
+        quiet = add_receivers(deployment, 3, uri=beside.uri("/ok"), organisation="quiet")
+        add_receivers(deployment, 1, organisation="bulky")
         items = add_items(deployment, 100, "quiet")
-        serving = _serve(deployment)
+        serving = serve(deployment)
         with Writer(deployment, items, 50):
-            _wait_for_flow(deployment, beside)
+            wait_for_flow(deployment, beside)
             time.sleep(2)
             begun = time.time()
             time.sleep(10)
@@ -138,9 +135,9 @@ def bulk(brief: bool) -> list[Figure]:
                 timeout_s=240,
             )
             ended = time.time()
-        log = _finished(deployment, serving) + beside.received()
-        compared = _compared("bulk: quiet organisation", deployment, log, quiet, (begun, turned), (turned, ended))
-        figures = _judged("bulk", deployment, log, duplicates_max=0)
+        log = finished(deployment, serving) + beside.received()
+        compared = compare("bulk: quiet organisation", deployment, log, quiet, (begun, turned), (turned, ended))
+        figures = judged("bulk", deployment, log, duplicates_max=0)
     return [
         *compared,
         Figure("bulk: rows of the bulk routed and delivered per second", rows / (ended - turned), "1/s"),
@@ -151,17 +148,17 @@ def bulk(brief: bool) -> list[Figure]:
 def tenants(brief: bool) -> list[Figure]:
     """One of 50 organisations at 100 times the others' rate; the others' latency against the one before."""
     seconds = 10 if brief else 30
-    with _attached() as deployment:
+    with attached() as deployment:
         quiet: set[int] = set()
         items: list[int] = []
         for number in range(49):
-            quiet |= _receivers(deployment, 1, organisation=f"quiet {number}")
+            quiet |= add_receivers(deployment, 1, organisation=f"quiet {number}")
             items += add_items(deployment, 5, f"quiet {number}")
-        _receivers(deployment, 1, organisation="noisy")
+        add_receivers(deployment, 1, organisation="noisy")
         noisy_items = add_items(deployment, 50, "noisy")
-        serving = _serve(deployment)
+        serving = serve(deployment)
         with Writer(deployment, items, 98):
-            _wait_for_flow(deployment)
+            wait_for_flow(deployment)
             time.sleep(2)
             begun = time.time()
             time.sleep(seconds)
@@ -169,24 +166,24 @@ def tenants(brief: bool) -> list[Figure]:
             with Writer(deployment, noisy_items, 200):
                 time.sleep(seconds)
                 ended = time.time()
-        log = _finished(deployment, serving)
-        compared = _compared("tenants: quiet organisations", deployment, log, quiet, (begun, turned), (turned, ended))
-        figures = _judged("tenants", deployment, log, duplicates_max=0)
+        log = finished(deployment, serving)
+        compared = compare("tenants: quiet organisations", deployment, log, quiet, (begun, turned), (turned, ended))
+        figures = judged("tenants", deployment, log, duplicates_max=0)
     return [*compared, *figures]
 
 
 def returning(brief: bool) -> list[Figure]:
     """A backlog for a receiver that comes back, limited to 2,000 a second; its rate, and another's latency."""
     rows, limit = (20_000, 2_000) if brief else (100_000, 2_000)
-    with _attached() as deployment:
-        returned = _receivers(deployment, 1, active=False, rate_limit_per_second=limit, organisation="away")
-        quiet = _receivers(deployment, 3, organisation="quiet")
+    with attached() as deployment:
+        returned = add_receivers(deployment, 1, active=False, rate_limit_per_second=limit, organisation="away")
+        quiet = add_receivers(deployment, 3, organisation="quiet")
         items = add_items(deployment, 100, "quiet")
-        serving = _serve(deployment)
+        serving = serve(deployment)
         add_items(deployment, rows, "away")
         deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox)", timeout_s=120)
         with Writer(deployment, items, 50):
-            _wait_for_flow(deployment)
+            wait_for_flow(deployment)
             begun = time.time()
             time.sleep(10)
             turned = time.time()
@@ -199,11 +196,11 @@ def returning(brief: bool) -> list[Figure]:
                 timeout_s=300,
             )
             ended = time.time()
-        log = _finished(deployment, serving)
-        compared = _compared("returning: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
+        log = finished(deployment, serving)
+        compared = compare("returning: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         owners = receiver_of(deployment)
         drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] in returned)
-        figures = _judged("returning", deployment, log, duplicates_max=0)
+        figures = judged("returning", deployment, log, duplicates_max=0)
     return [
         Figure(
             "returning: rate of the drain against its limit",
@@ -219,8 +216,8 @@ def returning(brief: bool) -> list[Figure]:
 def cold(brief: bool) -> list[Figure]:
     """A worker starts on a million due rows of 50 receivers: its first request, and its memory."""
     rows = 200_000 if brief else 1_000_000
-    with _attached() as deployment:
-        _receivers(deployment, 50)
+    with attached() as deployment:
+        add_receivers(deployment, 50)
         _plant(deployment, rows)
         begun = time.time()
         serving = deployment.serve("--role", "delivery")
@@ -241,40 +238,40 @@ def cold(brief: bool) -> list[Figure]:
 def contended(brief: bool) -> list[Figure]:
     """12 writers on 20 hot objects, several a transaction, pauses, a fifth rolled back."""
     seconds = 10 if brief else 60
-    with _attached() as deployment:
-        _receivers(deployment, 2)
+    with attached() as deployment:
+        add_receivers(deployment, 2)
         items = add_items(deployment, 20)
-        serving = _serve(deployment)
+        serving = serve(deployment)
         until = time.monotonic() + seconds
         writers = [threading.Thread(target=_contend, args=(deployment, seed, items, until)) for seed in range(12)]
         for writer in writers:
             writer.start()
         for writer in writers:
             writer.join()
-        log = _finished(deployment, serving)
-        return _judged("contended", deployment, log, duplicates_max=0)
+        log = finished(deployment, serving)
+        return judged("contended", deployment, log, duplicates_max=0)
 
 
 def horizon(brief: bool) -> list[Figure]:
     """A transaction holds the xmin horizon while 300 changes/s go on; latency at its end against its begin."""
     seconds = 60 if brief else 600
-    with _attached() as deployment:
-        quiet = _receivers(deployment, 3)
+    with attached() as deployment:
+        quiet = add_receivers(deployment, 3)
         items = add_items(deployment, 500)
-        serving = _serve(deployment)
+        serving = serve(deployment)
         with psycopg.connect(deployment.database.url) as holder, Writer(deployment, items, 300) as writer:
-            _wait_for_flow(deployment)
+            wait_for_flow(deployment)
             holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             holder.execute("SELECT count(*) FROM items")
             begun, commits = time.time(), writer.commits_count
             time.sleep(seconds)
             ended, commits = time.time(), writer.commits_count - commits
             holder.rollback()
-        log = _finished(deployment, serving)
+        log = finished(deployment, serving)
         part = min(30, seconds / 4)
         name = f"horizon: held for {seconds} s, its end against its begin"
-        compared = _compared(name, deployment, log, quiet, (begun, begun + part), (ended - part, ended))
-        figures = _judged("horizon", deployment, log, duplicates_max=0)
+        compared = compare(name, deployment, log, quiet, (begun, begun + part), (ended - part, ended))
+        figures = judged("horizon", deployment, log, duplicates_max=0)
     return [
         *compared,
         Figure(
@@ -296,47 +293,6 @@ PROOFS: dict[str, Proof] = {
 # ---------------------------------------------------------------- what they share
 
 
-@contextmanager
-def _attached() -> Iterator[Deployment]:
-    """A stage whose table `items` is attached, rows belonging to the organisation that they name."""
-    with stage(schema=SCHEMA) as deployment:
-        deployment.attach(
-            Attachment(resource="ITEMS", table="items", organisation=None, organisation_column="organisation")
-        )
-        yield deployment
-
-
-@contextmanager
-def _another_receiver(deployment: Deployment) -> Iterator[ReceiverProcess]:
-    certificate = deployment.authority.issue(addresses=["127.0.0.1"])
-    with ReceiverProcess(deployment.directory / "another receiver", certificate) as receiver:
-        yield receiver
-
-
-def _receivers(
-    deployment: Deployment, count: int, *, uri: str | None = None, organisation: str = "default", **columns: object
-) -> set[int]:
-    receivers = {deployment.register(uri, organisation=organisation, **columns) for _ in range(count)}
-    for receiver in receivers:
-        deployment.subscribe(receiver)
-    return receivers
-
-
-def _serve(deployment: Deployment) -> ClarionProcess:
-    return deployment.serve("--role", "router", "--role", "delivery")
-
-
-def _wait_for_flow(deployment: Deployment, receiver: ReceiverProcess | None = None) -> None:
-    """Until requests arrive and nothing older than a moment waits."""
-    receiver = receiver or deployment.receiver
-    count = receiver.count()
-    receiver.wait_until(lambda now: now >= count + 50, timeout_s=60)
-    deployment.wait_for_row(
-        "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox WHERE captured_at < clock_timestamp() - interval '1 s') "
-        "AND (SELECT count(*) FROM clarion.queue q JOIN clarion.receivers r ON r.id = q.receiver_id WHERE r.active) < 100"
-    )
-
-
 def _gap_s(deployment: Deployment, since: float, within_s: float = 30) -> float:
     """The longest time without a request from shortly before `since` until requests flow again."""
     deadline = time.time() + within_s
@@ -348,57 +304,6 @@ def _gap_s(deployment: Deployment, since: float, within_s: float = 30) -> float:
             return max(later - earlier for earlier, later in itertools.pairwise(arrived))
         time.sleep(0.1)
     return float("nan")
-
-
-def _finished(deployment: Deployment, *serving: ClarionProcess) -> list[Received]:
-    deployment.wait_until_settled(timeout_s=120)
-    for process in serving:
-        process.stop()
-    return deployment.receiver.received()
-
-
-def _judged(
-    name: str,
-    deployment: Deployment,
-    log: Sequence[Received],
-    *,
-    duplicates_max: int,
-    committed: dict[int, dict[str, int]] | None = None,
-) -> list[Figure]:
-    verdict = judge(committed or committed_by_receiver(deployment), receiver_of(deployment), deployment.secrets, log)
-    ((gaps,),) = deployment.rows(
-        """SELECT count(*) FROM (SELECT change_id - lag(change_id, 1, 0::bigint) OVER (PARTITION BY organisation_id ORDER BY change_id)
-                                 AS step FROM clarion.ledger) AS steps WHERE step <> 1"""
-    )
-    return [
-        Figure(f"{name}: changes times receivers", verdict.expected, ""),
-        Figure(f"{name}: lost", verdict.lost, "", 0, "exactly"),
-        Figure(f"{name}: sent though never committed", verdict.unexpected, "", 0, "exactly"),
-        Figure(f"{name}: out of order per object", verdict.inversions, "", 0, "exactly"),
-        Figure(f"{name}: gaps in the ledger's numbers", gaps, "", 0, "exactly"),
-        Figure(f"{name}: duplicates", verdict.duplicates, "", duplicates_max),
-        Figure(f"{name}: duplicates with other bytes", verdict.altered, "", 0, "exactly"),
-        Figure(f"{name}: requests whose signature fails", verdict.unverified, "", 0, "exactly"),
-    ]
-
-
-def _compared(
-    name: str,
-    deployment: Deployment,
-    log: Sequence[Received],
-    receivers: Collection[int],
-    calm: tuple[float, float],
-    disturbed: tuple[float, float],
-) -> list[Figure]:
-    """p99 at these receivers during a disturbance against the one before it, at most twice as long; spans in Unix seconds."""
-    before = latencies_ms(deployment, log, receivers=receivers, since=calm[0], until=calm[1])
-    during = latencies_ms(deployment, log, receivers=receivers, since=disturbed[0], until=disturbed[1])
-    return [
-        Figure(f"{name}: p99 before ({len(before):,})", percentile(before, 0.99), "ms"),
-        Figure(f"{name}: p99 during ({len(during):,})", percentile(during, 0.99), "ms"),
-        Figure(f"{name}: largest during", max(during, default=float("nan")), "ms"),
-        Figure(f"{name}: p99 during / before", percentile(during, 0.99) / percentile(before, 0.99), "times", 2),
-    ]
 
 
 def _contend(deployment: Deployment, seed: int, items: Sequence[int], until: float) -> None:

@@ -18,6 +18,7 @@ from cel_expr_python.ext import ext_strings
 from clarion.expressions.bounds import MEMORY_BYTES_MAX, SCANNED_BYTES_MAX, Bounds, bounds_of
 from clarion.expressions.check import Unsuitable, check
 from clarion.expressions.columns import Shape, ValueKind
+from clarion.expressions.guards import Guard, guards_of
 from clarion.expressions.tree import Call, Constant, Loop, Node, read_tree
 
 CONDITION_LENGTH_MAX = 4_000
@@ -71,7 +72,12 @@ class Program:
     source: str
     bounds: Bounds
     safe_row_bytes: int
+    guards: tuple[Guard, ...]
     compiled: Any
+
+    def is_ruled_out(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+        """Whether a condition is false on these rows, as far as a glance tells."""
+        return any(guard.rules_out(new, old) for guard in self.guards)
 
     def decide(self, activation: Any, row_bytes: int, elements: int) -> bool:
         """Whether a condition holds. Raises EvaluationFailed. Arguments as of `evaluate`."""
@@ -171,7 +177,7 @@ def _loaded(source: str, shape: Shape | None) -> tuple[Program, Node]:
         raise _translated(str(error), shape) from None
     tree = read_tree(compiled.serialize())
     bounds = bounds_of(tree)
-    return Program(source, bounds, bounds.safe_row_bytes(), compiled), tree
+    return Program(source, bounds, bounds.safe_row_bytes(), guards_of(tree), compiled), tree
 
 
 def _check_functions(tree: Node) -> None:

@@ -25,59 +25,74 @@ _WHOLE_MAX = 2**64
 class Values:
     """The values of one change, made when the first expression asks for them."""
 
-    __slots__ = ("_activation", "_change", "_decimals", "_failed", "elements", "row_bytes")
+    __slots__ = ("_activation", "_change", "_decimals", "_failed", "_rows", "elements", "row_bytes")
 
     def __init__(self, change: Captured | Change, decimals: Collection[str] = ()) -> None:
         """`decimals` names columns that are decimal numbers also where one is written without a point."""
         self._change = change
         self._decimals = decimals
         self._activation: Any = None
+        self._rows: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._failed: EvaluationFailed | None = None
         self.row_bytes = 0
         self.elements = 0
 
     def activation(self) -> Any:
         """What expressions are evaluated with. Raises EvaluationFailed for rows that cannot be looked into."""
+        if self._activation is None:
+            new, old = self.rows()
+            change = self._change
+            self._activation = activation(
+                {
+                    "object": new,
+                    "oldObject": old,
+                    "changed": changed_names(change.action, change.old, change.new),
+                    "action": ACTIONS[change.action],
+                    "actor": {"id": _safe(change.actor_id), "name": _safe(change.actor_name)},
+                    "resource": change.resource,
+                    "objectId": change.object_id,
+                    "correlationId": _safe(change.correlation_id),
+                }
+            )
+        return self._activation
+
+    def rows(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The new and the old row; one that there is not is empty. Raises EvaluationFailed."""
         if self._failed is not None:
             raise self._failed
-        if self._activation is None:
+        if self._rows is None:
             try:
-                self._activation = self._made()
+                self._rows = self._read()
             except EvaluationFailed as failed:
                 # Not tried again for each of a thousand subscriptions.
                 self._failed = failed
                 raise
-        return self._activation
+        return self._rows
 
     def decide(self, condition: Program) -> bool:
         """Whether the condition holds. Raises EvaluationFailed."""
         return condition.decide(self.activation(), self.row_bytes, self.elements)
 
+    def rules_out(self, condition: Program) -> bool:
+        """Whether the condition is false for a reason that a glance at the rows tells. Raises EvaluationFailed."""
+        new, old = self.rows()
+        return condition.is_ruled_out(new, old)
+
     def evaluate(self, expression: Program) -> Any:
         """The expression's result as plain values. Raises EvaluationFailed."""
         return expression.evaluate(self.activation(), self.row_bytes, self.elements)
 
-    def _made(self) -> Any:
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
         change = self._change
         old, new = change.old, change.new
         length = len(old or "") + len(new or "")
         if length > ROW_BYTES_MAX:
             raise EvaluationFailed(f"the row has {length} characters, expressions look into {ROW_BYTES_MAX} at most")
-        values = {
-            "object": {} if new is None else self._row(new),
-            "oldObject": {} if old is None else self._row(old),
-            "changed": changed_names(change.action, old, new),
-            "action": ACTIONS[change.action],
-            "actor": {"id": _safe(change.actor_id), "name": _safe(change.actor_name)},
-            "resource": change.resource,
-            "objectId": change.object_id,
-            "correlationId": _safe(change.correlation_id),
-        }
         # In UTF-8 a character takes up to four bytes.
         circumstances = sum(len(text or "") for text in (change.actor_id, change.actor_name, change.correlation_id))
         self.row_bytes = 4 * (length + circumstances + len(change.object_id) + len(change.resource))
         self.elements = (old or "").count(",") + (new or "").count(",") + 1
-        return activation(values)
+        return {} if new is None else self._row(new), {} if old is None else self._row(old)
 
     def _row(self, text: str) -> dict[str, Any]:
         try:

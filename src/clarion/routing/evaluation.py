@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from clarion.core.ids import STANDARD_BODY, TEMPLATE_BODY
@@ -20,21 +20,11 @@ _log = logging.getLogger(__name__)
 KILLED = "not evaluated: whenever it was, the router died"
 OVER_BUDGET = "not evaluated: this subscription's expressions have taken more time than they may"
 
-_PROGRAMS_KEPT = 10_000
 _T = TypeVar("_T")
 
 
 class _Passed(EvaluationFailed):
     """Not evaluated for a reason that is this subscription's own."""
-
-
-@lru_cache(maxsize=_PROGRAMS_KEPT)
-def _program(source: str) -> Program:
-    """Compiled when it is first asked, not when it is configured: a start with thousands of conditions does not wait for them."""
-    try:
-        return load_program(source)
-    except ExpressionRefused as refused:
-        raise EvaluationFailed(f"it cannot be compiled any more: {refused}") from refused
 
 
 class Firing(NamedTuple):
@@ -54,15 +44,37 @@ class Failure(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates the conditions and templates of subscriptions.
-
-    `decimals` has, by resource, the columns that are decimal numbers. `clock_ns` is read around each evaluation, for the budget.
-    """
+    """Evaluates the conditions and templates of subscriptions. `clock_ns` is read around each evaluation, for the budget."""
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
         self._budget = Budget()
-        self.decimals: Mapping[str, Collection[str]] = {}
+        self._decimals: Mapping[str, Collection[str]] = {}
+        self._programs: dict[str, Program | EvaluationFailed] = {}
+        self._uncompiled: list[str] = []
+
+    def configure(self, subscriptions: Iterable[Subscription], decimals: Mapping[str, Collection[str]]) -> None:
+        """What will be asked from now on. `decimals` has, by resource, the columns that are decimal numbers."""
+        self._decimals = decimals
+        sources = {source for one in subscriptions for source in (one.condition, one.template) if source is not None}
+        self._programs = {source: program for source, program in self._programs.items() if source in sources}
+        self._uncompiled = [source for source in sources if source not in self._programs]
+
+    def prepare(self, for_ns: int) -> None:
+        """Compile some of what was not asked yet, for about so long: half a millisecond each, which no change should wait for."""
+        ends_ns = self._clock_ns() + for_ns if self._uncompiled else 0
+        while self._uncompiled and self._clock_ns() < ends_ns:
+            self._program(self._uncompiled.pop())
+
+    def _program(self, source: str) -> Program | EvaluationFailed:
+        program = self._programs.get(source)
+        if program is None:
+            try:
+                program = load_program(source)
+            except ExpressionRefused as refused:
+                program = EvaluationFailed(f"it cannot be compiled any more: {refused}")
+            self._programs[source] = program
+        return program
 
     def evaluate(
         self, row: Captured, subscriptions: Sequence[Subscription], *, alive: bool = True
@@ -73,14 +85,14 @@ class Evaluator:
         """
         firings: list[Firing] = []
         failures: list[Failure] = []
-        values = Values(row, self.decimals.get(row.resource, ()))
+        values = Values(row, self._decimals.get(row.resource, ()))
         answers: dict[str, bool | EvaluationFailed] = {}
         for subscription in subscriptions:
             condition = subscription.condition
             if condition is not None:
                 answer = answers.get(condition)
                 if answer is None:
-                    answer = self._asked(subscription, condition, values.decide, alive=alive)
+                    answer = self._decided(subscription, condition, values, alive=alive)
                     # What failed for a reason of this subscription's own says nothing about another's.
                     if answer.__class__ is not _Passed:
                         answers[condition] = answer
@@ -98,18 +110,34 @@ class Evaluator:
             firings.append(Firing(subscription, TEMPLATE_BODY, made if isinstance(made, bytes) else None))
         return firings, failures
 
+    def _decided(
+        self, subscription: Subscription, condition: str, values: Values, *, alive: bool
+    ) -> bool | EvaluationFailed:
+        """Whether the condition holds; what a glance at the rows rules out is not asked, and pays nothing."""
+        program = self._programs.get(condition)
+        if alive and isinstance(program, Program):
+            try:
+                if values.rules_out(program):
+                    return False
+            except EvaluationFailed as failed:
+                return failed
+        return self._asked(subscription, condition, values.decide, alive=alive)
+
     def _asked(
         self, subscription: Subscription, source: str, ask: Callable[[Program], _T], *, alive: bool
     ) -> _T | EvaluationFailed:
         """The answer, or why there is none: within the budget, and charged to it."""
         if not alive:
             return _Passed(KILLED)
+        program = self._program(source)
+        if isinstance(program, EvaluationFailed):
+            return program
         begun_ns = self._clock_ns()
         if not self._budget.allows(subscription.organisation_id, subscription.subscription_id, begun_ns):
             return _Passed(OVER_BUDGET)
         answer: _T | EvaluationFailed
         try:
-            answer = ask(_program(source))
+            answer = ask(program)
         except EvaluationFailed as failed:
             answer = failed
         except Exception:

@@ -48,10 +48,12 @@ class Index:
     """Active subscriptions by what they listen for."""
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self._asks = False
         found: defaultdict[tuple[int, str, str], list[Subscription]] = defaultdict(list)
         for subscription in subscriptions:
             key = (subscription.organisation_id, subscription.resource, _ACTIONS[subscription.action])
             found[key].append(subscription)
+            self._asks = self._asks or not subscription.is_plain
         self._found = {
             key: Listening(
                 tuple(sorted(value, key=lambda s: s.subscription_id)),
@@ -59,6 +61,11 @@ class Index:
             )
             for key, value in found.items()
         }
+
+    @property
+    def asks(self) -> bool:
+        """Whether any subscription asks for more than resource and action."""
+        return self._asks
 
     def listening(self, organisation_id: int, resource: str, action: str) -> Listening:
         """Who listens for the change's kind; `action` is `c`, `u` or `d`."""

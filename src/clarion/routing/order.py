@@ -64,6 +64,19 @@ def dominant(rows: Sequence[Captured], share: int) -> list[int | str | None]:
     return [owner for owner, count in Counter(owner_of(row) for row in rows).items() if count > share]
 
 
+def by_turns(rows: Sequence[Captured]) -> list[Captured]:
+    """The rows with the organisations in turn: the first of each, the second of each, and so on. Each one's keep their order."""
+    seen: Counter[int | str | None] = Counter()
+    turns: list[int] = []
+    for row in rows:
+        owner = owner_of(row)
+        turns.append(seen[owner])
+        seen[owner] += 1
+    if len(seen) <= 1:
+        return list(rows)
+    return [row for _, row in sorted(zip(turns, rows, strict=True), key=lambda pair: pair[0])]
+
+
 def shared(
     rows: Sequence[Captured], others: Sequence[Captured], dominating: Collection[int | str | None], limit: int
 ) -> list[Captured]:

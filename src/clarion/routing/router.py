@@ -22,7 +22,7 @@ from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
 from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index
-from clarion.routing.order import dominant, in_order, missing_predecessors, owner_of, shared
+from clarion.routing.order import by_turns, dominant, in_order, missing_predecessors, owner_of, shared
 from clarion.routing.scan import HiddenRows, ScanFloor
 from clarion.routing.stamp import Batch, Limit, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
@@ -44,7 +44,8 @@ class RouterPolicy:
     Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
     the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
     every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
-    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`.
+    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`;
+    between two looks, when nothing is left, `preparing_ns` go to those that nobody asked yet.
     """
 
     batch_rows_max: int = 500
@@ -57,6 +58,7 @@ class RouterPolicy:
     others_every_ns: int = 5_000_000
     others_dear_ns: int = 10_000_000
     evaluating_ns: int = 20_000_000
+    preparing_ns: int = 5_000_000
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0
@@ -93,6 +95,7 @@ class Router:
         self._look_at_others_ns = 0
         self._others_seen_ns: int | None = None
         self._met_ns: dict[int | str | None, int] = {}
+        self._left_some = False
         self.batches_count = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -104,9 +107,10 @@ class Router:
             now_ns = self._clock.monotonic_ns()
             if routed:
                 worked_ns = now_ns
-            if routed >= self._policy.shared_rows_max:
+            if routed >= self._policy.shared_rows_max or self._left_some:
                 await asyncio.sleep(0)
                 continue
+            self._evaluator.prepare(self._policy.preparing_ns)
             busy = now_ns - worked_ns < self._policy.busy_for_ns
             await _pause(stopping, self._policy.poll_busy_s if busy else self._policy.poll_idle_s)
         await self._store.end_well()
@@ -124,7 +128,7 @@ class Router:
     async def _reload(self) -> None:
         self._configuration = await self._store.configuration(self._numbers.position + 1)
         self._index = Index(self._configuration.subscriptions)
-        self._evaluator.decimals = self._configuration.decimals
+        self._evaluator.configure(self._configuration.subscriptions, self._configuration.decimals)
         self._numbers = replace(self._numbers, sequences=self._configuration.sequences)
 
     async def step(self) -> int:
@@ -154,7 +158,8 @@ class Router:
                 continue
             break
         # A careful router may leave rows that it saw, and so does one whose evaluations took their time.
-        complete = len(look.rows) < limit and not careful and len(batch.outbox_ids) == len(rows)
+        self._left_some = len(batch.outbox_ids) < len(rows)
+        complete = len(look.rows) < limit and not careful and not self._left_some
         self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
         if portion and not portion.evaluated:
             await self._store.unmark()
@@ -246,7 +251,7 @@ class Router:
         rows: Sequence[Captured] = look.rows
         if len(rows) < limit:
             self._meet(rows)
-            return in_order(rows)
+            return self._by_turns(in_order(rows))
         dominating = dominant(rows, limit // 2)
         if dominating:
             others = await self._others(look, dominating)
@@ -260,8 +265,11 @@ class Router:
         while suspects := [row for row in missing_predecessors(list(whole.values())) if row.outbox_id not in searched]:
             searched.update(row.outbox_id for row in suspects)
             whole.update((row.outbox_id, row) for row in await self._store.predecessors(suspects))
-        # Whoever waits beside a bulk goes first: the batch may end before all of it is evaluated.
-        return sorted(in_order(whole.values()), key=lambda row: owner_of(row) in dominating)
+        return self._by_turns(in_order(whole.values()))
+
+    def _by_turns(self, rows: list[Captured]) -> list[Captured]:
+        """The rows; organisations in turn where a batch may end before the last, or one's conditions would delay the others."""
+        return by_turns(rows) if self._index.asks else rows
 
     def _meet(self, rows: Sequence[Captured]) -> None:
         now_ns = self._clock.monotonic_ns()

@@ -36,7 +36,10 @@ class Failed(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """Where a batch ends though more rows wait: so many events, or a time by this clock, looked at after each evaluation."""
+    """Where a batch ends though more rows wait: so many events, or a time by this clock, looked at after each evaluation.
+
+    It ends with the row before the first whose organisation has one in it already.
+    """
 
     events_max: float
     ends_ns: float
@@ -188,7 +191,11 @@ def stamp(
             batch.queue_positions.append(position)
             batch.queue_sequences.append(sequence)
             batch.lanes.append(lane)
-        if len(batch.subscription_ids) >= limit.events_max or (not are_plain and limit.clock_ns() > limit.ends_ns):
+        is_reached = len(batch.subscription_ids) >= limit.events_max or (
+            not are_plain and limit.clock_ns() > limit.ends_ns
+        )
+        # Each organisation has one row in the batch, however dear another's are.
+        if is_reached and place + 1 < len(rows) and rows[place + 1][1] in tails:
             break
     batch.salts = salts[: len(batch.outbox_ids) * SALT_BYTES]
     batch.after = replace(
