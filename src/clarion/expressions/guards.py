@@ -7,9 +7,8 @@ to be false, the answer is known: a look into a dictionary instead of an evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from clarion.expressions.tree import Call, Constant, Name, Node, Select
 
@@ -17,8 +16,7 @@ _ABSENT = object()
 _COMPARED = (str, bool, int)
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """A term `object.column == literal`, or `!=` where `is_negated`; of the old row where `of_old`."""
 
     of_old: bool
@@ -26,12 +24,14 @@ class Guard:
     literal: str | int
     is_negated: bool
 
-    def rules_out(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        """Whether the term is false on these rows. Values of other kinds than the literal's are left to the library."""
-        value = (old if self.of_old else new).get(self.column, _ABSENT)
-        if value.__class__ is not self.literal.__class__ and value is not None:
-            return False
-        return (value == self.literal) is self.is_negated
+
+def is_ruled_out(guards: Sequence[Guard], new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether one of the terms is false on these rows. Values of other kinds than the literal's are left to the library."""
+    for of_old, column, literal, is_negated in guards:
+        value = (old if of_old else new).get(column, _ABSENT)
+        if (value == literal) is is_negated and (value.__class__ is literal.__class__ or value is None):
+            return True
+    return False
 
 
 def guards_of(tree: Node) -> tuple[Guard, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from clarion.core.ids import STANDARD_BODY, TEMPLATE_BODY
+from clarion.expressions.guards import is_ruled_out
 from clarion.expressions.program import EvaluationFailed, ExpressionRefused, Program, load_program
 from clarion.expressions.render import render_template
 from clarion.expressions.row import Values
@@ -87,12 +88,17 @@ class Evaluator:
         failures: list[Failure] = []
         values = Values(row, self._decimals.get(row.resource, ()))
         answers: dict[str, bool | EvaluationFailed] = {}
+        rows = None if not alive else _rows(values)
         for subscription in subscriptions:
             condition = subscription.condition
             if condition is not None:
+                # What a glance at the rows rules out is not asked, and pays nothing.
+                program = self._programs.get(condition)
+                if rows is not None and program.__class__ is Program and is_ruled_out(program.guards, *rows):
+                    continue
                 answer = answers.get(condition)
                 if answer is None:
-                    answer = self._decided(subscription, condition, values, alive=alive)
+                    answer = self._asked(subscription, condition, values.decide, alive=alive)
                     # What failed for a reason of this subscription's own says nothing about another's.
                     if answer.__class__ is not _Passed:
                         answers[condition] = answer
@@ -109,19 +115,6 @@ class Evaluator:
                 failures.append(Failure(subscription, True, str(made)))
             firings.append(Firing(subscription, TEMPLATE_BODY, made if isinstance(made, bytes) else None))
         return firings, failures
-
-    def _decided(
-        self, subscription: Subscription, condition: str, values: Values, *, alive: bool
-    ) -> bool | EvaluationFailed:
-        """Whether the condition holds; what a glance at the rows rules out is not asked, and pays nothing."""
-        program = self._programs.get(condition)
-        if alive and isinstance(program, Program):
-            try:
-                if values.rules_out(program):
-                    return False
-            except EvaluationFailed as failed:
-                return failed
-        return self._asked(subscription, condition, values.decide, alive=alive)
 
     def _asked(
         self, subscription: Subscription, source: str, ask: Callable[[Program], _T], *, alive: bool
@@ -148,3 +141,11 @@ class Evaluator:
         if ended_ns - begun_ns > CHEAP_NS:
             self._budget.took(subscription.organisation_id, subscription.subscription_id, ended_ns - begun_ns, ended_ns)
         return answer
+
+
+def _rows(values: Values) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """New and old row; None if they cannot be looked into, which is said to whoever asks for more."""
+    try:
+        return values.rows()
+    except EvaluationFailed:
+        return None
