@@ -1,0 +1,61 @@
+"""The Django project of `examples/purchasing`: in this process, on a test's database, or as commands of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+
+from clarion.database.address import DatabaseAddress
+
+PROJECT = Path(__file__).resolve().parents[2] / "examples" / "purchasing"
+
+
+def environment(address: DatabaseAddress) -> dict[str, str]:
+    """How the project's settings read where the database is."""
+    parts = conninfo_to_dict(address.url)
+    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
+    return {variable: str(parts[name]) for variable, name in names.items() if parts.get(name)}
+
+
+@contextmanager
+def in_this_process(address: DatabaseAddress) -> Iterator[None]:
+    """Its models work on `address`, migrated, with Clarion's app and middleware, until the block ends."""
+    _configure()
+    from django.core.management import call_command
+    from django.db import connections
+
+    parts = environment(address)
+    for alias in ("default", "other"):
+        connections[alias].close()
+        connections.settings[alias].update(
+            NAME=parts["PGDATABASE"], USER=parts["PGUSER"], HOST=parts.get("PGHOST", ""), PORT=parts.get("PGPORT", "")
+        )
+    call_command("migrate", verbosity=0)
+    try:
+        yield
+    finally:
+        connections.close_all()
+
+
+def _configure() -> None:
+    """Once a process: Django's settings are global."""
+    from django.conf import settings
+
+    if settings.configured:
+        return
+    import django
+
+    sys.path.insert(0, str(PROJECT))
+    os.environ["DJANGO_SETTINGS_MODULE"] = "purchasing.settings"
+    project = importlib.import_module("purchasing.settings")
+    project.ALLOWED_HOSTS.append("testserver")
+    project.INSTALLED_APPS.append("clarion.capture.django")
+    project.MIDDLEWARE.append("clarion.capture.django.middleware.acting_middleware")
+    project.DATABASES["other"] = dict(project.DATABASES["default"])
+    django.setup()
