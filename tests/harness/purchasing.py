@@ -9,18 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psycopg.conninfo import conninfo_to_dict
-
 from clarion.database.address import DatabaseAddress
+from harness.cluster import libpq_environment
 
 PROJECT = Path(__file__).resolve().parents[2] / "examples" / "purchasing"
-
-
-def environment(address: DatabaseAddress) -> dict[str, str]:
-    """How the project's settings read where the database is."""
-    parts = conninfo_to_dict(address.url)
-    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
-    return {variable: str(parts[name]) for variable, name in names.items() if parts.get(name)}
 
 
 @contextmanager
@@ -30,7 +22,7 @@ def in_this_process(address: DatabaseAddress) -> Iterator[None]:
     from django.core.management import call_command
     from django.db import connections
 
-    parts = environment(address)
+    parts = libpq_environment(address)
     for alias in ("default", "other"):
         connections[alias].close()
         connections.settings[alias].update(
