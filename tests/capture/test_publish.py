@@ -568,3 +568,48 @@ def test_what_is_published_is_delivered_exactly_and_in_order(deployment: Deploym
         {"n": "a"},
     )
     assert (deleted.json()["action"], deleted.json()["data"]) == ("delete", None)
+
+
+def test_the_command_line_attaches_lists_and_detaches_what_has_no_table(deployment: Deployment) -> None:
+    connection = deployment.connection
+    command = ("attach", "--resource", "PARCELS", "--published", "--organisation", "acme")
+    first = deployment.command(*command)
+    assert (first.code, first.stdout) == (0, "")
+    assert "PARCELS is attached; it may be published by nobody yet: name a role by --publisher" in first.stderr
+    assert "published by nobody" in deployment.command("attach").stdout
+    connection.execute("CREATE ROLE purchasing_of_this_test")
+    try:
+        named = deployment.command(*command, "--publisher", "purchasing_of_this_test", "--json")
+        listed = {row["resource"]: row for row in json.loads(named.stdout)}
+        assert listed["PARCELS"] == {
+            "resource": "PARCELS",
+            "table": None,
+            "key": "",
+            "description": "Published by the application.",
+            "publishers": ["purchasing_of_this_test"],
+        }
+        assert listed["WEBHOOK_RECEIVERS"]["publishers"] is None
+        with connection.transaction():
+            connection.execute("SET LOCAL ROLE purchasing_of_this_test")
+            # As the reference has it.
+            connection.execute(
+                "SELECT clarion_triggers.publish_parcels"
+                """('UPDATE', '7', '{"weight": 2}', '{"weight": 1}', NULL, '17', 'nora', 'request-7')"""
+            )
+        assert captured(connection, "object_id", "old", "new", "actor_id", "actor_name", "correlation_id") == [
+            ("7", '{"weight": 1}', '{"weight": 2}', "17", "nora", "request-7")
+        ]
+        for wrong, says in (
+            (["--resource", "X", "--published", "--table", "items"], "--published has no table"),
+            (["--resource", "X", "--table", "items", "--publisher", "x"], "go with --published"),
+            (["--published"], "--resource goes with --table or --published"),
+            (["--resource", "X"], "--resource goes with --table or --published"),
+            (["--resource", "X", "--published", "--publisher", "nobody"], "there is no role 'nobody'"),
+        ):
+            refusal = deployment.command("attach", *wrong)
+            assert refusal.code == 2
+            assert says in refusal.stderr
+        assert deployment.command("detach", "PARCELS").code == 0
+    finally:
+        # Fails while it has a right anywhere.
+        connection.execute("DROP ROLE purchasing_of_this_test")
