@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -568,6 +570,39 @@ def test_what_is_published_is_delivered_exactly_and_in_order(deployment: Deploym
         {"n": "a"},
     )
     assert (deleted.json()["action"], deleted.json()["data"]) == ("delete", None)
+
+
+def test_many_that_publish_the_same_objects_are_delivered_in_the_order_of_their_commits(deployment: Deployment) -> None:
+    """Each notes its turn after it published and before it commits: so the notes of an object have its commits' order."""
+    deployment.connection.execute(
+        "CREATE TABLE turns (turn bigint GENERATED ALWAYS AS IDENTITY, object_id text, token text)"
+    )
+    attach_published(deployment.connection, Published("PARCELS"))
+    deployment.subscribe(deployment.register(), "PARCELS", ["UPDATE"])
+    serving = deployment.serve()
+
+    def write(writer: int) -> None:
+        with psycopg.connect(deployment.database.url) as opened:
+            for number in range(40):
+                object_id, token = str(number % 3), f"{writer}.{number}"
+                publish(opened, "PARCELS", "UPDATE", object_id, {"token": token})
+                opened.execute("INSERT INTO turns (object_id, token) VALUES (%s, %s)", (object_id, token))
+                if number % 5 == 4:
+                    opened.rollback()
+                opened.commit()
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, range(4)))
+    deployment.wait_until_settled()
+    serving.stop()
+    turns: defaultdict[str, list[str]] = defaultdict(list)
+    for object_id, token in deployment.rows("SELECT object_id, token FROM turns ORDER BY turn"):
+        turns[object_id].append(token)
+    arrived: defaultdict[str, list[str]] = defaultdict(list)
+    for request in deployment.receiver.received():
+        arrived[request.json()["object_id"]].append(request.json()["data"]["token"])
+    assert sum(map(len, turns.values())) == 4 * 32
+    assert arrived == turns
 
 
 def test_the_command_line_attaches_lists_and_detaches_what_has_no_table(deployment: Deployment) -> None:
