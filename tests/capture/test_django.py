@@ -7,8 +7,10 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,7 +22,8 @@ from clarion.capture.attach import Attachment, attach
 from clarion.capture.publish import PublishRefused
 from clarion.capture.published import Published, attach_published
 from clarion.database.address import DatabaseAddress
-from harness.purchasing import in_this_process
+from harness.pooler import pooler
+from harness.purchasing import connect, in_this_process
 
 pytestmark = pytest.mark.data_path
 
@@ -316,6 +319,49 @@ def test_each_database_and_each_thread_has_its_own(shop: Shop) -> None:
         ("c", "1"),
         ("t", "thread"),
     ]
+
+
+def test_with_binding_on_the_server_it_is_the_same(shop: Shop, project: DatabaseAddress) -> None:
+    from django.db import connections, transaction
+
+    connect("other", project, server_side_binding=True)
+    try:
+        with acting(actor_id="1"):
+            shop.models.Part.objects.using("other").filter(pk=shop.part.pk).update(name="a")
+            with transaction.atomic(using="other"):
+                shop.models.Part.objects.using("other").filter(pk=shop.part.pk).update(name="b")
+                clarion.publish(connections["other"], "PARCELS", "UPDATE", 1, {"a": 1})
+    finally:
+        connect("other", project)
+    assert shop.captured("resource", "actor_id") == [("PARTS", "1"), ("PARTS", "1"), ("PARCELS", "1")]
+
+
+@pytest.mark.system
+def test_through_a_pooler_in_transaction_mode_everybody_keeps_his_own(
+    shop: Shop, project: DatabaseAddress, tmp_path: Path
+) -> None:
+    """All share one session of the server: what one left on it, the next would be."""
+    from django.db import connections
+
+    def work(name: str) -> None:
+        change = shop.models.Part.objects.using("other")
+        try:
+            for number in range(20):
+                with acting(actor_id=name) if name != "nobody" else nullcontext():
+                    change.create(number=f"{name} {number}", name="x")
+        finally:
+            connections.close_all()
+
+    with pooler(project, tmp_path, "transaction", 1) as address:
+        connect("other", address.with_database(project.database or ""), prepare_threshold=None)
+        try:
+            with ThreadPoolExecutor(4) as workers:
+                list(workers.map(work, ["a", "b", "c", "nobody"]))
+        finally:
+            connect("other", project)
+    found = shop.captured("(new::json)->>'number'", "coalesce(actor_id, 'nobody')")
+    assert len(found) == 80
+    assert all(number.startswith(f"{name} ") for number, name in found)
 
 
 def test_a_change_is_published_in_its_transaction_and_not_without_one(shop: Shop) -> None:

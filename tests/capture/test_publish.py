@@ -33,7 +33,8 @@ from clarion.capture.acting import acting
 from clarion.capture.attach import Attachment, attach, detach
 from clarion.capture.json_text import DATA_BYTES_MAX, object_text
 from clarion.capture.publish import PublishRefused, publish, publishing_function
-from clarion.capture.published import Published, attach_published
+from clarion.capture.published import OBJECTS_LOCKED_MAX, Published, attach_published
+from clarion.cli.main import run
 from clarion.core.errors import UsageInvalid
 from clarion.database.address import DatabaseAddress
 from clarion.database.roles import read_roles
@@ -95,6 +96,7 @@ def test_a_granted_role_publishes_and_each_action_has_its_sides(parcels: Connect
 
 def test_who_acts_is_said_by_the_call_or_the_block_or_the_transaction(parcels: Connection) -> None:
     parcels.execute("SELECT set_config('clarion.actor_id', 'transaction', true), set_config('clarion.hops', '3', true)")
+    parcels.execute("SELECT set_config('clarion.published', 'no number', true)")
     publish(parcels, "PARCELS", "DELETE", 1)
     with acting(actor_id="block", actor_name="a block", correlation_id="c"):
         publish(parcels, "PARCELS", "DELETE", 2)
@@ -400,6 +402,35 @@ def test_of_one_object_ids_follow_the_order_of_commits(published: DatabaseAddres
         looking.execute("DELETE FROM clarion.outbox")
 
 
+def test_a_transaction_that_publishes_many_objects_takes_their_resource_and_not_all_locks(
+    published: DatabaseAddress,
+) -> None:
+    """The server's table of locks is everybody's: 15,000 in one transaction would fill it."""
+    count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    many = (
+        "SELECT count(clarion_triggers.publish_parcels('DELETE', n::text, null, null, null, null, null, null)) "
+        "FROM generate_series(1, %s) n"
+    )
+    with psycopg.connect(published.url) as bulk, psycopg.connect(published.url) as other:
+        bulk.execute(many, (OBJECTS_LOCKED_MAX,))
+        publish(other, "PARCELS", "DELETE", "another")
+        other.commit()
+        bulk.execute(many, (20_000,))
+        # Each object, and the resource in two modes.
+        assert bulk.execute(count).fetchone() == (OBJECTS_LOCKED_MAX + 2,)
+        other.execute("SET LOCAL lock_timeout = '1ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            publish(other, "PARCELS", "DELETE", "another")
+        other.rollback()
+        bulk.rollback()
+        assert bulk.execute(count).fetchone() == (0,)
+        publish(bulk, "PARCELS", "DELETE", 1)
+        publish(other, "PARCELS", "DELETE", 2)
+        bulk.rollback()
+        other.rollback()
+        other.execute("DELETE FROM clarion.outbox")
+
+
 def test_a_change_that_fails_fails_the_transaction_as_any_statement_does(parcels: Connection) -> None:
     def publish_and_go_on() -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -634,17 +665,25 @@ def test_the_command_line_attaches_lists_and_detaches_what_has_no_table(deployme
         assert captured(connection, "object_id", "old", "new", "actor_id", "actor_name", "correlation_id") == [
             ("7", '{"weight": 1}', '{"weight": 2}', "17", "nora", "request-7")
         ]
-        for wrong, says in (
-            (["--resource", "X", "--published", "--table", "items"], "--published has no table"),
-            (["--resource", "X", "--table", "items", "--publisher", "x"], "go with --published"),
-            (["--published"], "--resource goes with --table or --published"),
-            (["--resource", "X"], "--resource goes with --table or --published"),
-            (["--resource", "X", "--published", "--publisher", "nobody"], "there is no role 'nobody'"),
-        ):
-            refusal = deployment.command("attach", *wrong)
-            assert refusal.code == 2
-            assert says in refusal.stderr
         assert deployment.command("detach", "PARCELS").code == 0
     finally:
         # Fails while it has a right anywhere.
         connection.execute("DROP ROLE purchasing_of_this_test")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--resource", "X", "--published", "--table", "items"], "--published has no table"),
+        (["--resource", "X", "--published", "--key", "id"], "--published has no table"),
+        (["--resource", "X", "--table", "items", "--publisher", "x"], "go with --published"),
+        (["--resource", "X", "--table", "items", "--any-organisation"], "go with --published"),
+        (["--published"], "--resource goes with --table or --published"),
+        (["--resource", "X"], "--resource goes with --table or --published"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["attach", *options]) == 2
+    assert says in capsys.readouterr().err

@@ -22,17 +22,30 @@ def in_this_process(address: DatabaseAddress) -> Iterator[None]:
     from django.core.management import call_command
     from django.db import connections
 
-    parts = libpq_environment(address)
     for alias in ("default", "other"):
-        connections[alias].close()
-        connections.settings[alias].update(
-            NAME=parts["PGDATABASE"], USER=parts["PGUSER"], HOST=parts.get("PGHOST", ""), PORT=parts.get("PGPORT", "")
-        )
+        connect(alias, address)
     call_command("migrate", verbosity=0)
     try:
         yield
     finally:
         connections.close_all()
+
+
+def connect(alias: str, address: DatabaseAddress, **options: object) -> None:
+    """From now on the connections of this alias go there, with these of Django's OPTIONS."""
+    from django.db import connections
+
+    parts = libpq_environment(address)
+    connections[alias].close()
+    connections.settings[alias].update(
+        NAME=parts["PGDATABASE"],
+        USER=parts["PGUSER"],
+        HOST=parts.get("PGHOST", ""),
+        PORT=parts.get("PGPORT", ""),
+        OPTIONS=options,
+    )
+    # Made anew at its next use, with what was said here.
+    del connections[alias]
 
 
 def _configure() -> None:

@@ -9,6 +9,8 @@ DECLARE
     given_hops text := nullif(current_setting('clarion.hops', true), '');
     letter "char" := CASE action WHEN 'CREATE' THEN 'c' WHEN 'UPDATE' THEN 'u' WHEN 'DELETE' THEN 'd' END;
     side text;
+    -- By this transaction so far; a text that an application put there counts as none.
+    published integer := coalesce(substring(current_setting('clarion.published', true) FROM '^[0-9]{{1,9}}$')::integer, 0);
 BEGIN
     IF letter IS NULL THEN
         RAISE EXCEPTION 'publish: action % is none of CREATE, UPDATE, DELETE', coalesce(quote_literal(action), 'null')
@@ -40,9 +42,16 @@ BEGIN
         RAISE EXCEPTION 'publish: % of organisation % may not be published here', {resource}, quote_literal(organisation)
             USING ERRCODE = 'insufficient_privilege', HINT = 'Its changes belong to the organisation it was attached with.';
     END IF;
-    -- Before the id is drawn: so, of one object, ids follow the order of commits. 64 bits of the name are the lock.
-    PERFORM pg_advisory_xact_lock(hashtextextended(
-        concat_ws(E'\n', 'clarion.publish', {resource}, coalesce(organisation, {organisation}), object_id), 0));
+    -- Before the id is drawn: so, of one object, ids follow the order of commits. 64 bits of a name are the lock. The server's
+    -- table of locks is everybody's, so a transaction that publishes many objects takes the whole resource instead.
+    IF published < {objects_locked_max} THEN
+        PERFORM pg_advisory_xact_lock_shared(hashtextextended(E'clarion.publish\n' || {resource}, 0));
+        PERFORM pg_advisory_xact_lock(hashtextextended(
+            concat_ws(E'\n', 'clarion.publish', {resource}, coalesce(organisation, {organisation}), object_id), 0));
+        PERFORM set_config('clarion.published', (published + 1)::text, true);
+    ELSE
+        PERFORM pg_advisory_xact_lock(hashtextextended(E'clarion.publish\n' || {resource}, 0));
+    END IF;
     INSERT INTO clarion.outbox (organisation_id, organisation, resource, action, object_id,
                                 actor_id, actor_name, correlation_id, hops, old, new)
     VALUES ({organisation_id}, CASE WHEN {organisation} IS NULL THEN organisation END, {resource}, letter, object_id,

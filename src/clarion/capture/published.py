@@ -22,6 +22,8 @@ from clarion.database.roles import Roles, read_roles
 
 _BODY: LiteralString = files("clarion.capture").joinpath("publish.sql").read_text(encoding="utf-8")
 _ORGANISATION_LENGTH_MAX: Final = 200
+OBJECTS_LOCKED_MAX: Final = 1000
+"""Objects that one transaction locks singly; with the next one it takes their whole resource."""
 _ARGUMENTS: Final = sql.SQL(
     "action text, object_id text, data text, previous text, organisation text, "
     "actor_id text, actor_name text, correlation_id text"
@@ -124,6 +126,7 @@ def _make_function(
         organisation_id=sql.Literal(owner_id),
         data_bytes_max=sql.Literal(DATA_BYTES_MAX),
         object_id_length_max=sql.Literal(OBJECT_ID_LENGTH_MAX),
+        objects_locked_max=sql.Literal(OBJECTS_LOCKED_MAX),
         name_length_max=sql.Literal(_ORGANISATION_LENGTH_MAX),
     )
     names = {
