@@ -98,14 +98,14 @@ def test_who_acts_is_said_by_the_call_or_the_block_or_the_transaction(parcels: C
     parcels.execute("SELECT set_config('clarion.actor_id', 'transaction', true), set_config('clarion.hops', '3', true)")
     parcels.execute("SELECT set_config('clarion.published', 'no number', true)")
     publish(parcels, "PARCELS", "DELETE", 1)
-    with acting(actor_id="block", actor_name="a block", correlation_id="c"):
+    with acting(actor_id="block", actor_name="a block", correlation_id="c", hops=4):
         publish(parcels, "PARCELS", "DELETE", 2)
         publish(parcels, "PARCELS", "DELETE", 3, actor_id=17, correlation_id="mine")
     columns = ("actor_id", "actor_name", "correlation_id", "hops")
     first, *others = captured(parcels, *columns)
     assert first[:2] == ("transaction", None)
     assert first[3] == 3
-    assert others == [("block", "a block", "c", 3), ("17", "a block", "mine", 3)]
+    assert others == [("block", "a block", "c", 4), ("17", "a block", "mine", 4)]
     ((same,),) = parcels.execute(
         "SELECT 'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM now())::bigint"
     ).fetchall()
@@ -323,7 +323,7 @@ def test_a_cast_that_runs_as_the_capture_role_may_not_publish(parcels: Connectio
         parcels.execute("CREATE TYPE colour AS ENUM ('red'); CREATE TABLE parts (id bigint PRIMARY KEY, shade colour)")
         parcels.execute(
             """CREATE FUNCTION as_json(colour) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
-               PERFORM clarion_triggers.publish_parcels('DELETE', '9', null, null, null, null, null, null); RETURN '1'; END $$"""
+               PERFORM clarion_triggers.publish_parcels('DELETE', '9', null, null, null, null, null, null, null); RETURN '1'; END $$"""
         )
         parcels.execute("CREATE CAST (colour AS json) WITH FUNCTION as_json(colour)")
     attach(parcels, [Attachment(resource="PARTS", table="parts")])
@@ -408,7 +408,7 @@ def test_a_transaction_that_publishes_many_objects_takes_their_resource_and_not_
     """The server's table of locks is everybody's: 15,000 in one transaction would fill it."""
     count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
     many = (
-        "SELECT count(clarion_triggers.publish_parcels('DELETE', n::text, null, null, null, null, null, null)) "
+        "SELECT count(clarion_triggers.publish_parcels('DELETE', n::text, null, null, null, null, null, null, null)) "
         "FROM generate_series(1, %s) n"
     )
     with psycopg.connect(published.url) as bulk, psycopg.connect(published.url) as other:
@@ -573,7 +573,9 @@ def test_the_function_itself_refuses_what_the_router_could_not_take(
     parcels: Connection, arguments: tuple[str | None, ...]
 ) -> None:
     with refused(parcels, psycopg.DatabaseError):
-        parcels.execute("SELECT clarion_triggers.publish_parcels(%s, %s, %s, %s, null, null, null, null)", arguments)
+        parcels.execute(
+            "SELECT clarion_triggers.publish_parcels(%s, %s, %s, %s, null, null, null, null, null)", arguments
+        )
     assert captured(parcels) == []
 
 
@@ -660,7 +662,7 @@ def test_the_command_line_attaches_lists_and_detaches_what_has_no_table(deployme
             # As the reference has it.
             connection.execute(
                 "SELECT clarion_triggers.publish_parcels"
-                """('UPDATE', '7', '{"weight": 2}', '{"weight": 1}', NULL, '17', 'nora', 'request-7')"""
+                """('UPDATE', '7', '{"weight": 2}', '{"weight": 1}', NULL, '17', 'nora', 'request-7', NULL)"""
             )
         assert captured(connection, "object_id", "old", "new", "actor_id", "actor_name", "correlation_id") == [
             ("7", '{"weight": 1}', '{"weight": 2}', "17", "nora", "request-7")

@@ -30,6 +30,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import create_engine, event
 
+from clarion import publish
 from clarion.capture import context
 from clarion.capture.acting import acting
 from clarion.database.address import DatabaseAddress
@@ -50,9 +51,9 @@ TABLES = {
     "part_categories": "stock_part_categories",
     "suppliers": "stock_supplier",
 }
-BULK_CHANGES = 3 * 40 + 2 + 1 + 5 + 30 + 5 + 3 * (6 + 1) + (6 + 1) + 2 + 1
-"""What `_work_with_the_orm` changes: parts three times, two by an upsert, a supplier, orders, lines, some lines again, three
-orders received, one deleted with its lines, two parts deleted, an account number."""
+BULK_CHANGES = 3 * 40 + 2 + 1 + 5 + 30 + 5 + 4 * (6 + 1) + 1 + (6 + 1) + 2 + 1
+"""What `_work_with_the_orm` changes: parts three times, two by an upsert, a supplier, orders, lines, some lines again, four
+orders received, a parcel, one deleted with its lines, two parts deleted, an account number."""
 MIGRATION = """
 from django.db import migrations, models
 from django.db.models import F
@@ -105,7 +106,11 @@ class Page:
 
     def run(self, holds: str) -> str:
         """What the next block, a shell's, prints."""
-        script = f"set -euo pipefail\n. {self._state}\n{self.next('sh', holds)}\n{{ export -p; declare -f; }} > {self._state}"
+        return self.shell(self.next("sh", holds))
+
+    def shell(self, code: str) -> str:
+        """What this prints, run where the blocks are."""
+        script = f"set -euo pipefail\n. {self._state}\n{code}\n{{ export -p; declare -f; }} > {self._state}"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.directory,
@@ -191,6 +196,7 @@ def test_the_page_is_followed_and_the_application_goes_its_way(
         _follow_through_the_migration(page, receiver)
         site = _site(clarion_process, project, purchasing)
         _work_in_the_admin(site, superuser, receiver)
+        page.shell("clarion attach --resource PARCELS --published --publisher purchasing")
         _work_with_the_orm(purchasing)
         _settle(superuser)
         _compare(superuser, receiver.received())
@@ -254,7 +260,7 @@ def _follow_to_the_first_webhook(
         "SELECT r.organisation_id, 1, resource, action FROM clarion.receivers r, unnest(%s::text[]) resource, "
         "unnest('{CREATE,UPDATE,DELETE}'::text[]) action "
         "WHERE (resource, action) NOT IN (('PARTS', 'CREATE'), ('PARTS', 'UPDATE'))",
-        ([resource.upper() for resource in TABLES if resource != "part_categories"],),
+        (["PARCELS", *(resource.upper() for resource in TABLES if resource != "part_categories")],),
     )
     return serving
 
@@ -380,6 +386,12 @@ def _work_with_the_orm(purchasing: DatabaseAddress) -> None:
                 )
         for order in orders[:3]:
             PurchaseOrder.objects.get(pk=order.pk).receive()
+        with transaction.atomic():
+            orders[3].receive()
+            publish(connection, "PARCELS", "CREATE", 7, {"order": orders[3].pk, "arrived": orders[3].received})
+        with suppress(ZeroDivisionError), transaction.atomic():
+            publish(connection, "PARCELS", "CREATE", 8, {})
+            raise ZeroDivisionError
         orders[4].delete()
         parts[0].categories.add(*Category.objects.all())
         Part.objects.filter(number__in=["P-38", "P-39"]).delete()
@@ -419,6 +431,10 @@ def _compare(superuser: psycopg.Connection[Any], log: list[Received]) -> None:
                 objects[object_id] = body["data"]
             case "delete":
                 assert objects.pop(object_id) == body["data"]
+    ((order, arrived),) = superuser.execute(
+        "SELECT o.id, row_to_json(o) ->> 'received' FROM stock_purchaseorder o ORDER BY id DESC LIMIT 1"
+    ).fetchall()
+    assert held["parcels"] == {"7": {"order": order, "arrived": arrived}}
     assert of_the_bulk == BULK_CHANGES
     for resource, table in TABLES.items():
         if resource != "part_categories":

@@ -24,6 +24,7 @@ OBJECT_ID_LENGTH_MAX: Final = 1000
 RESOURCE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _ACTIONS: Final = ("CREATE", "UPDATE", "DELETE")
 _IDENTIFIER_BYTES_MAX: Final = 63
+_ARGUMENTS_COUNT: Final = 9
 _IDLE: Final = 0
 """No transaction, as psycopg counts the states of a session."""
 
@@ -79,6 +80,7 @@ def publish(
             _text("actor_id", actor_id) or acting.actor_id,
             _text("actor_name", actor_name) or acting.actor_name,
             _text("correlation_id", correlation_id) or acting.correlation_id,
+            None if acting.hops is None else str(acting.hops),
         )
     except ValueError as error:
         raise PublishRefused(f"publish: {error}") from error
@@ -110,8 +112,8 @@ def _sender(connection: object) -> Callable[[Any, str, _Arguments], Any]:
 
 
 def _statement(function: str, places: Callable[[int], str]) -> str:
-    """The call, with the eight places for its arguments. A function's name has letters, digits and _ only."""
-    return f"SELECT clarion_triggers.{function}({', '.join(f'{places(number)}::text' for number in range(1, 9))})"
+    """The call, with the places for its arguments. A function's name has letters, digits and _ only."""
+    return f"SELECT clarion_triggers.{function}({', '.join(f'{places(number)}::text' for number in range(1, _ARGUMENTS_COUNT + 1))})"
 
 
 def _percent(_number: int) -> str:

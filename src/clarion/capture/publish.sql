@@ -6,7 +6,7 @@
 #variable_conflict use_variable
 DECLARE
     data_max integer := {data_bytes_max};
-    given_hops text := nullif(current_setting('clarion.hops', true), '');
+    given_hops text := coalesce(nullif(hops, ''), nullif(current_setting('clarion.hops', true), ''));
     letter "char" := CASE action WHEN 'CREATE' THEN 'c' WHEN 'UPDATE' THEN 'u' WHEN 'DELETE' THEN 'd' END;
     side text;
     -- By this transaction so far; a text that an application put there counts as none.

@@ -26,7 +26,7 @@ OBJECTS_LOCKED_MAX: Final = 1000
 """Objects that one transaction locks singly; with the next one it takes their whole resource."""
 _ARGUMENTS: Final = sql.SQL(
     "action text, object_id text, data text, previous text, organisation text, "
-    "actor_id text, actor_name text, correlation_id text"
+    "actor_id text, actor_name text, correlation_id text, hops text"
 )
 _CREATE: Final = (
     "CREATE OR REPLACE FUNCTION {function}({arguments}) RETURNS void LANGUAGE plpgsql SECURITY DEFINER "
