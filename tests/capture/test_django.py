@@ -185,6 +185,18 @@ def test_of_nobody_there_is_no_actor(shop: Shop) -> None:
     assert shop.captured() == [("PARTS", "u", None, None, "r")]
 
 
+def test_the_middleware_without_the_app_is_refused(project: DatabaseAddress) -> None:
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+    from django.test import override_settings
+
+    from clarion.capture.django.middleware import acting_middleware
+
+    others = [app for app in settings.INSTALLED_APPS if app != "clarion.capture.django"]
+    with override_settings(INSTALLED_APPS=others), pytest.raises(ImproperlyConfigured, match="in INSTALLED_APPS"):
+        acting_middleware(lambda request: request)
+
+
 def test_a_write_outside_a_transaction_carries_the_values_and_leaves_nothing(shop: Shop) -> None:
     from django.db import connection
 
@@ -194,12 +206,13 @@ def test_a_write_outside_a_transaction_carries_the_values_and_leaves_nothing(sho
         with connection.cursor() as cursor:
             cursor.execute(" /* a comment */ -- and one\n (WITH x AS (SELECT 1) SELECT * FROM x)")
             cursor.executemany("update stock_part SET name = %s WHERE number = %s", [("a", "P-1"), ("b", "P-2")])
+            cursor.execute(b"UPDATE stock_part SET name = 'c' WHERE number = 'P-1'")
             cursor.execute(psycopg.sql.SQL("DELETE FROM stock_part WHERE number = {}").format("P-2"))
             cursor.execute(LOOK)
             assert cursor.fetchone() == ("",)
         assert connection.get_autocommit()
     assert shop.captured("action::text", "actor_id", "correlation_id") == [
-        (action, "import", "night") for action in ("c", "u", "u", "u", "d")
+        (action, "import", "night") for action in ("c", "u", "u", "u", "u", "d")
     ]
 
 

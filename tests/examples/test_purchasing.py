@@ -196,6 +196,7 @@ def test_the_page_is_followed_and_the_application_goes_its_way(
         _follow_through_the_migration(page, receiver)
         site = _site(clarion_process, project, purchasing)
         _work_in_the_admin(site, superuser, receiver)
+        page.shell("clarion attach --resource PARCELS --published")
         page.shell("clarion attach --resource PARCELS --published --publisher purchasing")
         _work_with_the_orm(purchasing)
         _settle(superuser)

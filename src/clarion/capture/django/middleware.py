@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.decorators import sync_and_async_middleware
 
 from clarion.capture.acting import acting
@@ -22,8 +24,11 @@ def acting_middleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any
     """The middleware; it stands after Django's AuthenticationMiddleware. Takes no query of its own.
 
     The user is asked for only when a statement is about to carry who acts. The correlation id is the request's X-Request-ID
-    if it has 1 to 200 printable ASCII characters and no blank, else 32 hexadecimal digits made here.
+    if it has 1 to 200 printable ASCII characters and no blank, else 32 hexadecimal digits made here. Raises
+    ImproperlyConfigured without the app, which carries to the database what is said here.
     """
+    if not apps.is_installed("clarion.capture.django"):
+        raise ImproperlyConfigured("acting_middleware needs 'clarion.capture.django' in INSTALLED_APPS")
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: Any) -> Any:

@@ -56,6 +56,8 @@ def carry(execute: Execute, statement: Any, parameters: Any, many: bool, context
 
 
 def _text(statement: Any, connection: Any) -> str:
+    if isinstance(statement, bytes):
+        return statement.decode(errors="replace")
     return statement if isinstance(statement, str) else str(statement.as_string(connection.connection))
 
 
