@@ -335,7 +335,7 @@ def test_a_cast_that_runs_as_the_capture_role_may_not_publish(parcels: Connectio
 
 
 def test_what_cannot_be_a_published_resource_is_refused(connection: Connection) -> None:
-    connection.execute("CREATE TABLE parts (id bigint PRIMARY KEY)")
+    connection.execute("CREATE TABLE parts (id bigint PRIMARY KEY); CREATE TABLE others (id bigint PRIMARY KEY)")
     attach(connection, [Attachment(resource="PARTS", table="parts")])
     attach_published(connection, Published("PARCELS"))
     roles = read_roles(connection)
@@ -353,7 +353,7 @@ def test_what_cannot_be_a_published_resource_is_refused(connection: Connection) 
         with refused(connection, UsageInvalid, why):
             attach_published(connection, published)
     with refused(connection, UsageInvalid, "PARCELS is published by the application"):
-        attach(connection, [Attachment(resource="PARCELS", table="parts")])
+        attach(connection, [Attachment(resource="PARCELS", table="others")])
 
 
 def test_two_resources_with_the_longest_names_stay_apart(connection: Connection) -> None:
