@@ -605,7 +605,22 @@ def test_whatever_the_sessions_settings_say_the_write_succeeds(
     assert captured(connection, "actor_id", "actor_name", "correlation_id", "hops") == [(odd, odd, odd, kept)]
     connection.execute("RESET ALL")
     connection.execute("DELETE FROM parts")
-    assert captured(connection, "actor_id", "actor_name", "correlation_id", "hops")[1] == (None,) * 4
+    assert captured(connection, "actor_id", "actor_name", "hops")[1] == (None,) * 3
+
+
+def test_where_no_correlation_id_was_given_the_transaction_is_one(deployment: Deployment) -> None:
+    connection = deployment.connection
+    deployment.attach()
+    with connection.transaction():
+        connection.execute("INSERT INTO items VALUES (DEFAULT), (DEFAULT)")
+        connection.execute("UPDATE items SET version = 2")
+        (named,) = connection.execute(
+            "SELECT 'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM now())::bigint"
+        ).fetchall()
+    connection.execute("DELETE FROM items WHERE id = 1")
+    *together, last = captured(connection, "correlation_id")
+    assert together == [named] * 4
+    assert last != named
 
 
 def test_a_search_path_and_objects_of_the_applications_own_do_not_mislead_the_trigger(

@@ -81,7 +81,9 @@ def test_without_a_block_nothing_is_said_and_nothing_is_paid(things: DatabaseAdd
     with Session(engine) as session:
         session.add(Thing(id=1, name="bolt"))
         session.commit()
-    assert _captured(things) == [("1", None, None, None, None)]
+    ((object_id, *who, hops),) = _captured(things)
+    assert (object_id, who[:2], hops) == ("1", [None, None], None)
+    assert who[2].startswith("tx-")
     assert not [statement for statement in statements if "set_config" in statement]
 
 
@@ -194,7 +196,9 @@ async def test_an_async_engine_carries_each_tasks_own_values(things: DatabaseAdd
 def test_in_autocommit_mode_nothing_is_carried_and_nothing_breaks(things: DatabaseAddress, engine: Engine) -> None:
     with acting(actor_id="1"), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("INSERT INTO things VALUES (1, 'x')"))
-    assert _captured(things) == [("1", None, None, None, None)]
+    ((object_id, *who, hops),) = _captured(things)
+    assert (object_id, who[:2], hops) == ("1", [None, None], None)
+    assert who[2].startswith("tx-")
 
 
 @pytest.mark.parametrize(

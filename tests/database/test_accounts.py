@@ -18,6 +18,7 @@ from clarion.database.account import ACCOUNT_NAME, Account, let_pass, let_read, 
 from clarion.database.address import DatabaseAddress
 from clarion.database.check import check_server, connect
 from clarion.database.embedded import EmbeddedServer, _programs
+from harness.pooler import pooler
 from harness.process import clean_environment
 
 pytestmark = pytest.mark.system
@@ -155,48 +156,12 @@ def test_read_only_directory_is_refused(tmp_path: Path) -> None:
         EmbeddedServer(fixed / "data").start()
 
 
-@contextmanager
-def pooler(server: DatabaseAddress, directory: Path, mode: str, account: Account) -> Iterator[DatabaseAddress]:
-    """A real pgbouncer before the server, on a socket in `directory`."""
-    let_pass(account, directory, "")
-    account.own(directory)
-    host = psycopg.conninfo.conninfo_to_dict(server.url)["host"]
-    (directory / "users").write_text('"postgres" ""\n')
-    (directory / "configuration").write_text(
-        f"[databases]\n* = host={host} port=5432\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n"
-        f"unix_socket_dir = {directory}\nauth_type = trust\nauth_file = {directory}/users\npool_mode = {mode}\n"
-        "ignore_startup_parameters = extra_float_digits\n"
-    )
-    for file in directory.iterdir():
-        account.own(file)
-    process = subprocess.Popen(
-        ["/usr/sbin/pgbouncer", str(directory / "configuration")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        **account.subprocess_options(),
-    )
-    try:
-        assert process.stderr is not None
-        assert any("process up" in line for line in process.stderr)
-        yield DatabaseAddress(f"postgresql://postgres@/postgres?host={directory}&port=6432")
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_pooler_in_transaction_mode_is_refused(server: DatabaseAddress, tmp_path: Path) -> None:
     expected = pytest.raises(EnvironmentRefused, match="pooler in transaction mode")
-    with pooler(server, tmp_path, "transaction", _owner(server)) as address, connect(address) as connection, expected:
+    with pooler(server, tmp_path, "transaction") as address, connect(address) as connection, expected:
         check_server(connection)
 
 
 def test_pooler_in_session_mode_passes(server: DatabaseAddress, tmp_path: Path) -> None:
-    with pooler(server, tmp_path, "session", _owner(server)) as address, connect(address) as connection:
+    with pooler(server, tmp_path, "session") as address, connect(address) as connection:
         check_server(connection)
-
-
-def _owner(server: DatabaseAddress) -> Account:
-    """The account that may reach the server's socket."""
-    found = Path(psycopg.conninfo.conninfo_to_dict(server.url)["host"] or "").stat()
-    return Account(found.st_uid, found.st_gid, switch=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from psycopg.conninfo import conninfo_to_dict
+
 from clarion.database.account import let_pass, server_account
 from clarion.database.address import DatabaseAddress
 
@@ -35,3 +37,10 @@ def installed_server(programs: Path, directory: Path) -> Iterator[DatabaseAddres
         yield DatabaseAddress.of_socket(str(directory), "postgres", "postgres")
     finally:
         subprocess.run([*control, "stop", "--mode=fast"], check=True, **options)
+
+
+def libpq_environment(address: DatabaseAddress) -> dict[str, str]:
+    """Where the database is, as libpq's programs read it from their environment."""
+    parts = conninfo_to_dict(address.url)
+    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
+    return {variable: str(parts[name]) for variable, name in names.items() if parts.get(name)}

@@ -18,7 +18,7 @@ from clarion.sender.endpoint import header_binding, secret_binding
 from clarion.sender.seal import Sealer, create_key
 from clarion.sender.sign import new_secret
 from clarion_receive import Webhook
-from harness.process import ClarionProcess
+from harness.process import ClarionProcess, Finished
 from harness.receiver import Received, ReceiverProcess
 from tls import make_authority
 
@@ -142,6 +142,10 @@ class Deployment:
         process = self._start("serve", *roles, **(environment | settings))
         process.wait_for_line("^clarion ready")
         return process
+
+    def command(self, *arguments: str) -> Finished:
+        """What `clarion ARGUMENTS…` left, run on this database."""
+        return self._start(*arguments, CLARION_DATABASE_URL=self.database.url).wait(60)
 
     def reconnect(self, seconds: float = 20) -> None:
         """A new session, as soon as the server gives one."""

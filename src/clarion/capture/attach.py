@@ -16,6 +16,7 @@ from typing import Any, LiteralString, cast
 import psycopg
 from psycopg import sql
 
+from clarion.capture.publishers import drop_published
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.core.ids import TESTS
 from clarion.database.roles import Roles, read_roles
@@ -110,7 +111,7 @@ def attach(
     Raises UsageInvalid for a table or column that cannot be attached, EnvironmentRefused for missing rights and
     for a table that stays locked by others for `lock_timeout_s`.
     """
-    with _one_change("attach", connection, lock_timeout_s):
+    with one_change("attach", connection, lock_timeout_s):
         roles = read_roles(connection)
         schema_grant = sql.SQL(f"{{}} CREATE ON SCHEMA {FUNCTIONS_SCHEMA} {{}} {{}}")
         capture = sql.Identifier(roles.capture)
@@ -123,7 +124,7 @@ def attach(
 
 
 @contextmanager
-def _one_change(what: str, connection: psycopg.Connection[Any], lock_timeout_s: float) -> Iterator[None]:
+def one_change(what: str, connection: psycopg.Connection[Any], lock_timeout_s: float) -> Iterator[None]:
     """One transaction, one at a time, that waits for no lock longer than `lock_timeout_s`."""
     try:
         with connection.transaction():
@@ -149,7 +150,7 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
     columns = _columns(connection, attachment)
     keys = attachment.key_columns or _primary_key(connection, attachment)
     _check_columns(connection, attachment, columns, keys)
-    organisation_id = _organisation_id(connection, attachment.organisation)
+    organisation_id = make_organisation(connection, attachment.organisation)
     _register(connection, attachment, keys, organisation_id)
     function = _function_name(attachment.resource)
     connection.execute(_function_of(attachment, function, columns, keys, organisation_id))
@@ -195,6 +196,11 @@ def _check_names(connection: psycopg.Connection[Any], attachment: Attachment) ->
         "SELECT name, schema_name, table_name FROM clarion.resources WHERE name = %s OR (schema_name, table_name) = (%s, %s)",
         (attachment.resource, attachment.schema, attachment.table),
     ).fetchall():
+        if table is None:
+            raise UsageInvalid(
+                f"attach: {name} is published by the application",
+                f"`clarion detach {name}` first, or choose another name",
+            )
         if (name, schema, table) != (attachment.resource, attachment.schema, attachment.table):
             raise UsageInvalid(
                 f"attach: {schema}.{table} is attached as {name}",
@@ -279,7 +285,8 @@ def _check_columns(
         )
 
 
-def _organisation_id(connection: psycopg.Connection[Any], name: str | None) -> int | None:
+def make_organisation(connection: psycopg.Connection[Any], name: str | None) -> int | None:
+    """The id of the organisation of this name, made if absent; None of none."""
     if name is None:
         return None
     connection.execute("INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT (name) DO NOTHING", (name,))
@@ -369,7 +376,7 @@ def detach(connection: psycopg.Connection[Any], resource: str, *, lock_timeout_s
     Raises UsageInvalid if there is no such resource, it is one of Clarion's own, or a subscription listens for it;
     EnvironmentRefused as `attach`.
     """
-    with _one_change("detach", connection, lock_timeout_s):
+    with one_change("detach", connection, lock_timeout_s):
         row = connection.execute(
             "SELECT schema_name, table_name FROM clarion.resources WHERE name = %s", (resource,)
         ).fetchone()
@@ -382,9 +389,15 @@ def detach(connection: psycopg.Connection[Any], resource: str, *, lock_timeout_s
         ).fetchone()
         if listening is not None and listening[0]:
             raise UsageInvalid(f"detach: {listening[0]} subscriptions listen for {resource}", "delete them first")
-        table = sql.Identifier(*row)
-        for trigger in (TRIGGER, TRUNCATE_TRIGGER):
-            connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
-        function = sql.Identifier(FUNCTIONS_SCHEMA, _function_name(resource))
-        connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+        if row[1] is None:
+            drop_published(connection, resource)
+        else:
+            _drop_triggers(connection, sql.Identifier(*row), resource)
         connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))
+
+
+def _drop_triggers(connection: psycopg.Connection[Any], table: sql.Identifier, resource: str) -> None:
+    for trigger in (TRIGGER, TRUNCATE_TRIGGER):
+        connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
+    function = sql.Identifier(FUNCTIONS_SCHEMA, _function_name(resource))
+    connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))

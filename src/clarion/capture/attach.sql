@@ -17,7 +17,9 @@ DECLARE
     -- An application's setting is text from outside: empty means absent, and a number that is none counts as none.
     actor_id text := nullif(current_setting('clarion.actor_id', true), '');
     actor_name text := nullif(current_setting('clarion.actor_name', true), '');
-    correlation_id text := nullif(current_setting('clarion.correlation_id', true), '');
+    -- Where none was given, the transaction: its number, and when it began, because a restored database counts them again.
+    correlation_id text := coalesce(nullif(current_setting('clarion.correlation_id', true), ''),
+                                    'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM transaction_timestamp())::bigint);
     hops text := nullif(current_setting('clarion.hops', true), '');
     delete_id bigint;
 BEGIN

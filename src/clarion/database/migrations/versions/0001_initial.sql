@@ -88,17 +88,20 @@ CREATE TABLE clarion.resources (
     name text NOT NULL UNIQUE CHECK (name ~ '^[A-Z][A-Z0-9_]{0,62}$'),
     singular text CHECK (singular ~ '^[A-Z][A-Z0-9_]{0,62}$'),
     description text NOT NULL,
-    schema_name name NOT NULL,
-    table_name name NOT NULL,
-    key_columns name[] NOT NULL CHECK (cardinality(key_columns) > 0),
+    schema_name name,
+    table_name name,
+    key_columns name[] NOT NULL,
     excluded_columns name[] NOT NULL DEFAULT '{}',
     organisation_column name,
     organisation_id bigint REFERENCES clarion.organisations,
     created timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (schema_name, table_name)
+    UNIQUE (schema_name, table_name),
+    CHECK ((schema_name IS NULL) = (table_name IS NULL)),
+    CHECK ((cardinality(key_columns) = 0) = (table_name IS NULL))
 );
+COMMENT ON TABLE clarion.resources IS 'Kinds of objects: the rows of a table that is attached or, without a table, what is published.';
 COMMENT ON COLUMN clarion.resources.organisation_column IS
-    'Column with the organisation''s name (or, in schema clarion, its id); null: all rows belong to organisation_id.';
+    'Column with the organisation''s name (or, in schema clarion, its id); null: all belong to organisation_id; both null: each publish names it.';
 
 CREATE TABLE clarion.receivers (
     -- By default: the registry draws the id first, because the sealed secret is bound to it.
