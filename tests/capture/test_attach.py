@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,63 +12,14 @@ from clarion.capture.attach import Attachment, attach, detach
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.database.address import DatabaseAddress
 from clarion.database.roles import read_roles
+from harness.capturing import Connection, acting_as, captured, refused, traces
 from harness.deployment import Deployment
 from harness.receiver import Received
 
 pytestmark = pytest.mark.data_path
 
-Connection = psycopg.Connection[Any]
+
 PARTS = "CREATE TABLE parts (id bigint PRIMARY KEY, name text, price numeric)"
-
-
-@pytest.fixture
-def connection(shared_database: DatabaseAddress) -> Iterator[Connection]:
-    """The database's superuser, inside a transaction that is rolled back at the end."""
-    with psycopg.connect(shared_database.url, autocommit=True) as opened, opened.transaction(force_rollback=True):
-        yield opened
-
-
-@pytest.fixture
-def application(connection: Connection) -> str:
-    """A role that may use schema public as its own and has no right on anything of Clarion's."""
-    connection.execute("CREATE ROLE application; GRANT ALL ON SCHEMA public TO application")
-    return "application"
-
-
-@contextmanager
-def acting_as(connection: Connection, role: str) -> Iterator[None]:
-    connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
-    yield
-    connection.execute("RESET SESSION AUTHORIZATION")
-
-
-@contextmanager
-def refused(
-    connection: Connection, by: type[Exception] = psycopg.errors.InsufficientPrivilege, match: str | None = None
-) -> Iterator[pytest.ExceptionInfo[Any]]:
-    """The block fails so, and nothing of it stays."""
-    with pytest.raises(by, match=match) as raised, connection.transaction():
-        yield raised
-
-
-def captured(connection: Connection, *columns: str) -> list[tuple[Any, ...]]:
-    """What waits in the outbox, in order: by default action, object id, old and new row."""
-    chosen = columns or ("action::text", "object_id", "old", "new")
-    return connection.execute(f"SELECT {', '.join(chosen)} FROM clarion.outbox ORDER BY id".encode()).fetchall()
-
-
-def traces(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that attaching could leave in the database, and when each of Clarion's resources was made."""
-    return {
-        name: connection.execute(statement).fetchall()
-        for name, statement in {
-            "triggers": "SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
-            "functions": "SELECT oid::regprocedure, proowner, proacl::text FROM pg_proc "
-            "WHERE pronamespace IN ('clarion'::regnamespace, 'clarion_triggers'::regnamespace) ORDER BY 1",
-            "schemas": "SELECT nspname, nspacl::text FROM pg_namespace ORDER BY 1",
-            "resources": "SELECT * FROM clarion.resources ORDER BY id",
-        }.items()
-    }
 
 
 def test_changes_are_captured_with_their_rows_and_the_moment(connection: Connection) -> None:
