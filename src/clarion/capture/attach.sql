@@ -93,7 +93,7 @@ nullif(current_setting('clarion.actor_id', true), ''), nullif(current_setting('c
             FROM pg_class now, {sources}
             WHERE now.oid = {oid} AND now.relnatts = {count} AND TG_NARGS = 0
               AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = now.oid AND a.attnum = ANY ({numbers}::smallint[])
-                                                         AND a.attname = ANY ({names}::name[])) = {excluded_count};
+                                                         AND a.attname = ANY ({names}::name[])) = {checked_count};
 
 -- name: anyhow
                 SELECT found.object_id, found.organisation, found.data, concat_ws('; ', problem, found.trouble)

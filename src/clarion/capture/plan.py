@@ -109,45 +109,47 @@ def _owned(function: str, roles: Roles) -> list[sql.Composed]:
 
 
 def _triggers(attachment: Attachment, table: Table, member: Member) -> Iterator[sql.Composed]:
-    functions = function_names(attachment.resource)
-    names = {
-        "table": sql.Identifier(member.schema, member.table),
-        "row": sql.Identifier(TRIGGER),
-        "capture": sql.Identifier(FUNCTIONS_SCHEMA, functions["capture"]),
-        "truncate": sql.Identifier(TRUNCATE_TRIGGER),
-        "rows": sql.Identifier(TRUNCATE_ROWS_TRIGGER),
-        "read": sql.Identifier(FUNCTIONS_SCHEMA, functions["truncate"]),
-        "write": sql.Identifier(FUNCTIONS_SCHEMA, functions["truncate_rows"]),
-        "resource": sql.Literal(attachment.resource),
-        # A child may have columns that the attached table has not.
-        "child": sql.Literal("child") if member.oid != table.oid else sql.SQL(""),
-    }
-    wanted = ["truncate"]
-    if not member.is_partition or member.oid == table.oid:
-        wanted = ["row", "truncate"]
-        yield sql.SQL(
-            "CREATE OR REPLACE TRIGGER {row} AFTER INSERT OR UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION {capture}({child})"
-        ).format(**names)
+    functions, is_root = function_names(attachment.resource), member.oid == table.oid
+    wanted = {TRUNCATE_TRIGGER: ("clarion", "refuse_truncate")}
     if attachment.on_truncate is OnTruncate.DELETE:
-        wanted.append("rows")
-        child = names["child"] if not member.is_partition else sql.SQL("")
-        yield sql.SQL(
-            "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {table} EXECUTE FUNCTION {read}({resource})"
-        ).format(**names)
-        yield sql.SQL(
-            "CREATE OR REPLACE TRIGGER {rows} BEFORE TRUNCATE ON {table} EXECUTE FUNCTION {write}({child})"
-        ).format(**(names | {"child": child}))
-    else:
-        yield sql.SQL(
-            "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {table} EXECUTE FUNCTION clarion.refuse_truncate({resource})"
-        ).format(**names)
-        if TRUNCATE_ROWS_TRIGGER in member.triggers:
-            yield sql.SQL("DROP TRIGGER {rows} ON {table}").format(**names)
-    for trigger in wanted:
-        yield sql.SQL("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}").format(
-            table=names["table"], trigger=names[trigger]
+        wanted[TRUNCATE_TRIGGER] = (FUNCTIONS_SCHEMA, functions["truncate"])
+        wanted[TRUNCATE_ROWS_TRIGGER] = (FUNCTIONS_SCHEMA, functions["truncate_rows"])
+    elif TRUNCATE_ROWS_TRIGGER in member.triggers:
+        yield sql.SQL("DROP TRIGGER {} ON {}").format(
+            sql.Identifier(TRUNCATE_ROWS_TRIGGER), sql.Identifier(member.schema, member.table)
         )
+    if is_root or not member.is_partition:
+        wanted[TRIGGER] = (FUNCTIONS_SCHEMA, functions["capture"])
+    for trigger, function in wanted.items():
+        yield from put_trigger(
+            member.schema,
+            member.table,
+            trigger,
+            function,
+            attachment.resource,
+            is_child=not is_root and not member.is_partition,
+        )
+
+
+def put_trigger(
+    schema: str, table: str, trigger: str, function: tuple[str, str], resource: str, *, is_child: bool
+) -> list[sql.Composed]:
+    """The statements that put one of the triggers on a table, to fire in every session."""
+    argument: sql.Composable = sql.SQL("")
+    if trigger == TRUNCATE_TRIGGER:
+        # So that it is known whose it is, wherever the table goes.
+        argument = sql.Literal(resource)
+    elif is_child:
+        # It may have columns that the attached table has not.
+        argument = sql.Literal("child")
+    names = {"trigger": sql.Identifier(trigger), "table": sql.Identifier(schema, table)}
+    when = "AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW" if trigger == TRIGGER else "BEFORE TRUNCATE ON {}"
+    return [
+        sql.SQL("CREATE OR REPLACE TRIGGER {trigger} {when} EXECUTE FUNCTION {function}({argument})").format(
+            when=sql.SQL(when).format(names["table"]), function=sql.Identifier(*function), argument=argument, **names
+        ),
+        sql.SQL("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}").format(**names),
+    ]
 
 
 def plan_detach(connection: Connection, resource: str) -> list[sql.Composed]:

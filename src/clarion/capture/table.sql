@@ -69,3 +69,9 @@ SELECT m.resource, m.attached::bigint, c.oid::bigint, n.nspname::text, c.relname
 FROM member m JOIN pg_class c ON c.oid = m.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p')
 ORDER BY m.resource, c.oid <> m.attached, n.nspname, c.relname;
+
+-- name: present
+-- Out: Clarion's triggers as they are, wherever: table, name, schema and name of the function, state.
+SELECT t.tgrelid::bigint, t.tgname::text, n.nspname::text, f.proname::text, t.tgenabled::text
+FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
+WHERE t.tgname IN ('!clarion_capture', '!clarion_truncate', '!clarion_truncate_rows');

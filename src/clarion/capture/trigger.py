@@ -187,6 +187,8 @@ class Functions:
             # With the star, because a column may have the same name.
             rows.append(sql.SQL("row_to_json({}.*)::text").format(side.kept))
             sources.append(sql.SQL("(SELECT {}) AS {}").format(sql.SQL(", ").join(columns), side.kept))
+        # A trigger's record is asked for columns by name, and has no field of a name that is gone. A cursor's row is not.
+        checked = list(self._table.columns) if _GONE in sides else self._excluded
         return _part(
             "rows",
             rows=sql.SQL(", ").join(rows),
@@ -194,9 +196,9 @@ class Functions:
             sources=sql.SQL(", ").join(sources),
             oid=sql.Literal(self._table.oid),
             count=sql.Literal(self._table.columns_ever_count),
-            numbers=_array([self._table.columns[column] for column in self._excluded]),
-            names=_array(self._excluded),
-            excluded_count=sql.Literal(len(self._excluded)),
+            numbers=_array([self._table.columns[column] for column in checked]),
+            names=_array(checked),
+            checked_count=sql.Literal(len(checked)),
         )
 
     def _side(self, side: _Side) -> sql.Composed:
