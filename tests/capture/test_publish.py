@@ -329,9 +329,9 @@ def test_a_cast_that_runs_as_the_capture_role_may_not_publish(parcels: Connectio
     attach(parcels, [Attachment(resource="PARTS", table="parts")])
     with acting_as(parcels, "application"):
         parcels.execute("INSERT INTO parts VALUES (1)")
-        with refused(parcels, psycopg.errors.InsufficientPrivilege):
-            parcels.execute("UPDATE parts SET shade = 'red'")
-    assert captured(parcels, "resource") == [("PARTS",)]
+        # Which is not the application's to feel: its write goes on, and the change says that the cast failed.
+        parcels.execute("UPDATE parts SET shade = 'red'")
+    assert captured(parcels, "resource", "problem IS NULL") == [("PARTS", True), ("PARTS", False)]
 
 
 def test_what_cannot_be_a_published_resource_is_refused(connection: Connection) -> None:
@@ -652,7 +652,10 @@ def test_the_command_line_attaches_lists_and_detaches_what_has_no_table(deployme
         assert listed["PARCELS"] == {
             "resource": "PARCELS",
             "table": None,
-            "key": "",
+            "key": [],
+            "label": None,
+            "excluded": [],
+            "truncate": "refuse",
             "description": "Published by the application.",
             "publishers": ["purchasing_of_this_test"],
         }

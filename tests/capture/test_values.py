@@ -80,6 +80,7 @@ def _array_of(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.lists(value | st.none(), max_size=3).map(lambda values: "{" + ",".join(map(quoted, values)) + "}")
 
 
+_MONEY = st.decimals(-(10**12), 10**12, places=2).map(str)
 _BYTES = st.binary(max_size=20).map(lambda raw: "\\x" + raw.hex())
 _ADDRESS = st.one_of(st.ip_addresses(v=4).map(lambda a: f"{a}/24"), st.ip_addresses(v=6).map(str))
 _FINITE = st.sampled_from(["2026-11-24 01:02:03.456789+00", "1999-12-31 23:59:59+00"])
@@ -94,7 +95,15 @@ TYPES: dict[str, st.SearchStrategy[str]] = {
     "json": _JSON,
     "text": _WORDS,
     "bytea": _BYTES,
-    "date": st.dates().map(str),
+    "date": st.dates().map(str) | st.sampled_from(["infinity", "-infinity", "4714-11-24 BC", "5874897-12-31"]),
+    "money": _MONEY,
+    "timetz": st.times().map(lambda time: f"{time}-04:56:02"),
+    "int4multirange": st.sampled_from(["{}", "{[1,3),[5,9)}", "{(,)}"]),
+    "jsonpath": st.sampled_from(["$.a[*]", 'strict $."b c" ? (@ > 1.0)']),
+    "tsvector": st.sampled_from(["'a':1 'it''s':2B", ""]),
+    "character(5)": st.text("ab ", max_size=5),
+    "xid8": st.integers(0, 2**64 - 1).map(str),
+    "daterange[]": _array_of(_range_of(st.dates().map(str))),
     "time": st.times().map(str),
     "timestamp": _MOMENT,
     "timestamptz": _ZONED,
@@ -127,10 +136,25 @@ SESSIONS = st.fixed_dictionaries(
         "extra_float_digits": st.sampled_from(["-15", "0", "1", "3"]),
         "IntervalStyle": st.sampled_from(["postgres", "postgres_verbose", "sql_standard", "iso_8601"]),
         "bytea_output": st.sampled_from(["hex", "escape"]),
+        "lc_monetary": st.sampled_from(["C", "C.UTF-8", "POSIX"]),
+        "quote_all_identifiers": st.sampled_from(["on", "off"]),
         "search_path": st.sampled_from(["public", "pg_catalog", '""']),
         "client_encoding": st.sampled_from(["UTF8", "LATIN1"]),
     }
 )
+
+
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "extra_float_digits": "1",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+    "search_path": "pg_catalog",
+}
+"""What the trigger prints under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +193,7 @@ OWN = ("mood", "price", "size", "size[]")
 
 
 SEARCH = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
@@ -203,10 +227,15 @@ def test_the_captured_text_is_the_same_whatever_the_session_had_set(
             samples.execute("DELETE FROM public.samples")
             samples.execute("SET LOCAL client_encoding = 'UTF8'")
             seen.append(_captured(samples))
+            for name, value in PINNED.items():
+                samples.execute("SELECT set_config(%s, %s, true)", (name, value))
+            printed = samples.execute("SELECT row_to_json(l)::text FROM public.laid_down l").fetchone()
             stored = samples.execute(
                 "SELECT c0::text, c1::text, c2::text, c3::text, c6::text, c7 FROM public.laid_down"
             ).fetchone()
     assert seen[0] == seen[1]
+    assert printed is not None
+    assert seen[0][0][1] == printed[0], "another text than PostgreSQL's own"
     (nothing, new), (old, nothing_either) = seen[0]
     assert nothing is nothing_either is None
     assert new is not None

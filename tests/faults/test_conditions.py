@@ -111,6 +111,23 @@ def test_a_condition_without_a_result_makes_no_event_and_is_counted_where_one_lo
     orders.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.evaluation_errors)")
 
 
+def test_a_column_that_is_dropped_while_changes_wait_is_an_error_of_those_that_ask_for_it(orders: Deployment) -> None:
+    receiver = orders.register()
+    (asking,) = orders.subscribe(receiver, "ORDERS", ["CREATE"], condition='object.note == "x"', fields=["id", "note"])
+    (other,) = orders.subscribe(receiver, "ORDERS", ["CREATE"])
+    run = orders.connection.execute
+    run("INSERT INTO orders (note) VALUES ('x')")
+    run("ALTER TABLE orders DROP COLUMN note")
+    run("INSERT INTO orders DEFAULT VALUES")
+    orders.serve()
+    bodies = [request.json() for request in _received(orders)]
+    assert [(b["object_id"], b["data"]) for b in bodies if b["subscription_id"] == asking] == [
+        ("1", {"id": 1, "note": "x"})
+    ]
+    assert len([b for b in bodies if b["subscription_id"] == other]) == 2
+    assert _errors(orders, asking) == (1, 0, "there is no key note")
+
+
 def test_values_that_nobody_foresaw_stop_nothing_and_are_not_lost(orders: Deployment) -> None:
     receiver = orders.register()
     (asking,) = orders.subscribe(receiver, "ORDERS", ["CREATE"], condition='object.cost > 1.0 || object.note == "x"')

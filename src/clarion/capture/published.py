@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
-from clarion.capture.attach import FUNCTIONS_SCHEMA, LOCK_TIMEOUT_S, make_organisation, one_change
+from clarion.capture.attach import LOCK_TIMEOUT_S, one_change
 from clarion.capture.json_text import DATA_BYTES_MAX
+from clarion.capture.names import FUNCTIONS_SCHEMA
 from clarion.capture.publish import OBJECT_ID_LENGTH_MAX, RESOURCE, publishing_function
 from clarion.capture.publishers import forget_former, publishers_of
 from clarion.core.errors import UsageInvalid
@@ -63,7 +64,7 @@ def attach_published(
         _check_free(connection, published.resource)
         for publisher in published.publishers:
             _check_publisher(connection, publisher, roles)
-        owner_id = make_organisation(connection, published.organisation)
+        owner_id = _make_organisation(connection, published.organisation)
         _register(connection, published, owner_id)
         _make_function(connection, published, owner_id, roles)
         _grant(connection, published)
@@ -101,6 +102,15 @@ def _check_publisher(connection: psycopg.Connection[Any], publisher: str, roles:
     if found[0] and roles.separate:
         # Casts of the application's run as the capture role: what it may, they may.
         raise UsageInvalid(f"attach: {publisher!r} is a role that Clarion's capture role belongs to")
+
+
+def _make_organisation(connection: psycopg.Connection[Any], name: str | None) -> int | None:
+    """The id of the organisation of this name, made if absent; None of none."""
+    if name is None:
+        return None
+    connection.execute("INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT (name) DO NOTHING", (name,))
+    row = connection.execute("SELECT id FROM clarion.organisations WHERE name = %s", (name,)).fetchone()
+    return cast("tuple[int]", row)[0]
 
 
 def _register(connection: psycopg.Connection[Any], published: Published, owner_id: int | None) -> None:

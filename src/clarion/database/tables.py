@@ -140,6 +140,8 @@ resources = Table(
     _text("organisation_column", nullable=True),
     _number("organisation_id", nullable=True),
     _moment("created"),
+    _text("label_column", nullable=True),
+    _text("on_truncate"),
 )
 
 receivers = Table(
@@ -295,6 +297,7 @@ ledger = Table(
     _bytes("salt", nullable=True),
     _text("old", nullable=True),
     _text("new", nullable=True),
+    _text("problem", nullable=True),
 )
 
 queue = Table(

@@ -18,8 +18,10 @@ class Action(StrEnum):
 class Captured(NamedTuple):
     """One row of the outbox, not yet numbered.
 
-    The organisation is known by id or by name, never both. `old_ctid` and `new_ctid` are the row's places in its table
-    before and after, as text; `xid` the transaction; `depth` the nesting of triggers that it was captured at.
+    The organisation is known by id or by name, never both. `old_ctid` and `new_ctid` are the row's places before and
+    after, as text that begins with its table's oid; `xid` the transaction; `depth` the nesting of triggers that it was
+    captured at. `half_of`: on the CREATE half of a change, the DELETE half's id; on an UPDATE that was captured as two
+    halves, the CREATE half's.
     """
 
     outbox_id: int
@@ -37,6 +39,7 @@ class Captured(NamedTuple):
     correlation_id: str | None
     old: str | None
     new: str | None
+    half_of: int | None = None
 
 
 class Change(NamedTuple):

@@ -3,6 +3,9 @@
 Ids follow commit order per object, with one exception: a trigger of the application that fires before ours and updates
 the row again draws its id first. Within one transaction and object the rows' places in the table tell the truth: each
 update starts where the one before it ended.
+
+A row that moves to another partition is captured as a DELETE and a CREATE that names it. If object and organisation are
+the same, it is one UPDATE: two outbox rows, one change.
 """
 
 from __future__ import annotations
@@ -10,14 +13,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from clarion.ledger.change import Captured
+from clarion.ledger.change import Action, Captured
 
 _Group = tuple[int, str, str]
 
 
 def in_order(rows: Iterable[Captured]) -> list[Captured]:
-    """The rows by ascending id, each object's rows of one transaction by the chain of their places."""
-    ordered = sorted(rows, key=lambda row: row.outbox_id)
+    """The rows by ascending id, moves folded, each object's rows of one transaction by the chain of their places."""
+    ordered = with_moves_folded(sorted(rows, key=lambda row: row.outbox_id))
     if all(row.depth <= 1 for row in ordered):
         return ordered
     groups: defaultdict[_Group, list[int]] = defaultdict(list)
@@ -29,6 +32,55 @@ def in_order(rows: Iterable[Captured]) -> list[Captured]:
             for slot, row in zip(slots, chained, strict=True):
                 ordered[slot] = row
     return ordered
+
+
+def with_moves_folded(rows: Sequence[Captured]) -> list[Captured]:
+    """The rows in the same order, with one UPDATE in place of the DELETE half of each move and none for its CREATE half.
+
+    Halves of which the key or the organisation differs stay two.
+    """
+    named = {row.half_of for row in rows if row.half_of is not None}
+    if not named:
+        return list(rows)
+    deletes = {row.outbox_id: row for row in rows if row.outbox_id in named}
+    updates: dict[int, Captured] = {}
+    folded: set[int] = set()
+    for row in rows:
+        delete = deletes.get(row.half_of) if row.half_of is not None else None
+        if delete is None or (delete.action, row.action) != (Action.DELETE, Action.CREATE):
+            continue
+        if _object_of(delete) == _object_of(row):
+            folded.add(row.outbox_id)
+            updates[delete.outbox_id] = delete._replace(
+                action=Action.UPDATE.value, new_ctid=row.new_ctid, new=row.new, half_of=row.outbox_id
+            )
+    return [updates.get(row.outbox_id, row) for row in rows if row.outbox_id not in folded]
+
+
+def _object_of(row: Captured) -> tuple[int, str, str, int | None, str | None]:
+    return row.xid, row.resource, row.object_id, row.organisation_id, row.organisation
+
+
+def moved(rows: Sequence[Captured]) -> list[tuple[int, int]]:
+    """The places, from 1 on, of the UPDATEs that were captured as two rows, each with the id of the second."""
+    return [
+        (place, row.half_of)
+        for place, row in enumerate(rows, start=1)
+        if row.half_of is not None and row.action == Action.UPDATE
+    ]
+
+
+def maybe_halves(rows: Sequence[Captured]) -> list[int]:
+    """The ids of DELETEs whose CREATE half may lie beyond these rows.
+
+    It is the next one that its transaction captures at that depth, so that only the last one here can have been cut off.
+    """
+    last: dict[tuple[int, int, str], Captured] = {}
+    for row in rows:
+        at = (row.xid, row.depth, row.resource)
+        if at not in last or last[at].outbox_id < row.outbox_id:
+            last[at] = row
+    return [row.outbox_id for row in last.values() if row.action == Action.DELETE]
 
 
 def _by_chain(rows: Sequence[Captured]) -> list[Captured]:

@@ -22,7 +22,17 @@ from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
 from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index
-from clarion.routing.order import by_turns, dominant, in_order, missing_predecessors, owner_of, shared
+from clarion.routing.order import (
+    by_turns,
+    dominant,
+    in_order,
+    maybe_halves,
+    missing_predecessors,
+    moved,
+    owner_of,
+    shared,
+    with_moves_folded,
+)
 from clarion.routing.scan import HiddenRows, ScanFloor
 from clarion.routing.stamp import Batch, Limit, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
@@ -152,7 +162,7 @@ class Router:
         while True:
             batch = await self._stamp([(row, owners[row.outbox_id]) for row in rows], look.now, portion)
             try:
-                xid = await self._store.write(batch, self._configuration.version)
+                xid = await self._store.write(batch, self._configuration.version, moved(rows[: len(batch.outbox_ids)]))
             except BatchAborted:
                 await self._understand_abort()
                 continue
@@ -181,6 +191,7 @@ class Router:
         rows: list[Captured] = []
         if self._suspected is not None:
             rows = await self._store.waiting_by_id(self._suspected.outbox_ids)
+            rows = with_moves_folded([*rows, *await self._other_halves(rows)])
         suspected = self._suspected if rows else None
         rows = rows or await self._choose(look, limit)
         outbox_ids = tuple(row.outbox_id for row in rows)
@@ -260,7 +271,7 @@ class Router:
                 others = others or [row for row in rows if owner_of(row) not in dominating]
                 rows = shared(rows, others, dominating, self._policy.shared_rows_max)
         # A full batch may cut a transaction in two, and with it rows that were drawn in the wrong order.
-        whole = {row.outbox_id: row for row in rows}
+        whole = {row.outbox_id: row for row in (*rows, *await self._other_halves(rows))}
         searched: set[int] = set()
         while suspects := [row for row in missing_predecessors(list(whole.values())) if row.outbox_id not in searched]:
             searched.update(row.outbox_id for row in suspects)
@@ -270,6 +281,11 @@ class Router:
     def _by_turns(self, rows: list[Captured]) -> list[Captured]:
         """The rows; organisations in turn where a batch may end before the last, or one's conditions would delay the others."""
         return by_turns(rows) if self._index.asks else rows
+
+    async def _other_halves(self, rows: Sequence[Captured]) -> list[Captured]:
+        """What is left out of these rows of moves to another partition."""
+        deletes = maybe_halves(rows)
+        return await self._store.other_halves(deletes) if deletes else []
 
     def _meet(self, rows: Sequence[Captured]) -> None:
         now_ns = self._clock.monotonic_ns()

@@ -3,7 +3,8 @@
 -- name: captured
 -- A row of the outbox, in the order of the fields of Captured: it is made from it by position.
 o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o.object_id, o.xid::text::bigint AS xid, o.depth,
-       o.old_ctid::text AS old_ctid, o.new_ctid::text AS new_ctid, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
+       o.relation::text || o.old_ctid::text AS old_ctid, o.relation::text || o.new_ctid::text AS new_ctid,
+       o.actor_id, o.actor_name, o.correlation_id, o.old, o.new, o.half_of
 
 -- name: waiting
 -- One look: the clock, what decides where the next look begins, whether anybody asks for a retry, and the lowest committed
@@ -42,8 +43,13 @@ SELECT {captured}
 FROM clarion.outbox o
 JOIN unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS wanted (xid, resource, object_id, place)
   ON o.xid = wanted.xid::text::xid8 AND o.resource = wanted.resource AND o.object_id = wanted.object_id
- AND o.new_ctid = wanted.place::tid
+ AND o.relation::text || o.new_ctid::text = wanted.place
 WHERE o.id > $1;
+
+-- name: other_halves
+-- The CREATE halves of these DELETE halves. In: ids. After a full batch that ends in DELETEs. Index: outbox_halves.
+SELECT {captured}
+FROM clarion.outbox o WHERE o.half_of = ANY ($1::bigint[]);
 
 -- name: batch
 -- One batch, whole or not at all: takes the rows, ledgers them, queues their events, moves every counter by
@@ -51,7 +57,8 @@ WHERE o.id > $1;
 -- The keys stand there twice so that rows are found by the index whatever the planner believes the tables to hold.
 -- Numbers that follow from a row's place are made here, links (32 bytes each) and salts (16) come in one piece: encoding
 -- arrays is a good part of what the router does. Arrays of what few events have ($28 to $30) are empty if none has it:
--- unnest fills up with nulls. Out: this transaction's xid.
+-- unnest fills up with nulls. $37 and $38 are the places and other halves of rows that moved to another partition: one UPDATE
+-- of two. Out: this transaction's xid.
 WITH moved AS (
     UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
     WHERE position = $1 AND event_id = $2 AND queue_id = $3
@@ -75,14 +82,21 @@ WITH moved AS (
     USING unnest($15::bigint[], $16::bigint[], $17::bigint[]) WITH ORDINALITY AS n (outbox_id, organisation_id, change_id, place)
     WHERE o.id = n.outbox_id AND o.id = ANY ($15::bigint[])
     RETURNING n.place::integer AS place, n.organisation_id, n.change_id, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
-              o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new
+              o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new, o.problem
+), halves AS (
+    DELETE FROM clarion.outbox o
+    USING unnest($37::integer[], $38::bigint[]) AS n (place, outbox_id)
+    WHERE o.id = n.outbox_id AND o.id = ANY ($38::bigint[])
+    RETURNING n.place, o.new, o.problem
 ), ledgered AS (
     INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, half_of, recorded_at, occurred_at, captured_at,
-                                xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new)
+                                xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new,
+                                problem)
     SELECT $1 + place, organisation_id, change_id, id, half_of, $20::timestamptz, occurred_at, captured_at,
-           xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id,
-           substr($18::bytea, (place - 1) * 32 + 1, 32), substr($19::bytea, (place - 1) * 16 + 1, 16), old, new
-    FROM taken
+           xid, hops, CASE WHEN halves.place IS NULL THEN action ELSE 'u' END, resource, object_id, actor_id, actor_name, correlation_id,
+           substr($18::bytea, (place - 1) * 32 + 1, 32), substr($19::bytea, (place - 1) * 16 + 1, 16), old,
+           CASE WHEN halves.place IS NULL THEN taken.new ELSE halves.new END, coalesce(taken.problem, halves.problem)
+    FROM taken LEFT JOIN halves USING (place)
     RETURNING 1
 ), queued AS (
     INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard,
@@ -110,6 +124,7 @@ WITH moved AS (
         WHEN (SELECT count(*) FROM tails) <> cardinality($8::bigint[]) THEN clarion.abort_batch('an organisation''s counter moved')
         WHEN (SELECT count(*) FROM sequences) <> cardinality($12::bigint[]) THEN clarion.abort_batch('a subscription''s counter moved')
         WHEN (SELECT count(*) FROM ledgered) <> cardinality($15::bigint[]) THEN clarion.abort_batch('a waiting row was gone')
+        WHEN (SELECT count(*) FROM halves) <> cardinality($38::bigint[]) THEN clarion.abort_batch('half of a waiting row was gone')
         WHEN (SELECT count(*) FROM queued) <> cardinality($21::bigint[]) THEN clarion.abort_batch('queue rows are missing')
         ELSE 0
     END AS nothing

@@ -134,8 +134,17 @@ class RouterStore:
             )
         return [Captured._make(record) for record in records]
 
-    async def write(self, batch: Batch, version: int) -> int:
-        """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile."""
+    async def other_halves(self, outbox_ids: Sequence[int]) -> list[Captured]:
+        """The CREATE halves that wait of these DELETE halves."""
+        with store_errors("read the outbox"):
+            records = await self._connection.fetch(_SQL["other_halves"], list(outbox_ids))
+        return [Captured._make(record) for record in records]
+
+    async def write(self, batch: Batch, version: int, moved: Sequence[tuple[int, int]] = ()) -> int:
+        """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile.
+
+        `moved` are the places in the batch, from 1 on, of rows that are one UPDATE of two, each with its other half's id.
+        """
         before, after = batch.before, batch.after
         tails, sequences = batch.changed_tails, batch.changed_sequences
         with store_errors("route a batch"):
@@ -171,6 +180,8 @@ class RouterStore:
                 *_shapes(batch),
                 list(batch.failed),
                 *_transposed(batch.failed.values(), len(Failed._fields)),
+                [place for place, _ in moved],
+                [outbox_id for _, outbox_id in moved],
             )
         assert record is not None
         return int(record["xid"])

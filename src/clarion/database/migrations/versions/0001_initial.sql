@@ -95,11 +95,15 @@ CREATE TABLE clarion.resources (
     organisation_column name,
     organisation_id bigint REFERENCES clarion.organisations,
     created timestamptz NOT NULL DEFAULT now(),
+    label_column name,
+    on_truncate text NOT NULL DEFAULT 'REFUSE' CHECK (on_truncate IN ('REFUSE', 'DELETE')),
     UNIQUE (schema_name, table_name),
     CHECK ((schema_name IS NULL) = (table_name IS NULL)),
     CHECK ((cardinality(key_columns) = 0) = (table_name IS NULL))
 );
 COMMENT ON TABLE clarion.resources IS 'Kinds of objects: the rows of a table that is attached or, without a table, what is published.';
+COMMENT ON COLUMN clarion.resources.label_column IS 'Column that names the object for people.';
+COMMENT ON COLUMN clarion.resources.on_truncate IS 'Whether TRUNCATE is refused, or captured as the DELETE of each row.';
 COMMENT ON COLUMN clarion.resources.organisation_column IS
     'Column with the organisation''s name (or, in schema clarion, its id); null: all belong to organisation_id; both null: each publish names it.';
 
@@ -259,12 +263,17 @@ CREATE TABLE clarion.outbox (
     correlation_id text,
     hops smallint,
     old text,
-    new text
+    new text,
+    relation oid,
+    problem text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 COMMENT ON TABLE clarion.outbox IS
     'Changes that committed and that the router has not yet taken. The id is drawn while the row lock is held, hence follows commit order per object.';
 COMMENT ON COLUMN clarion.outbox.half_of IS
-    'A change of key or organisation is a DELETE and a CREATE; the CREATE names the id of the DELETE here.';
+    'A change of key or organisation is a DELETE and a CREATE; the CREATE names the id of the DELETE here. If key and organisation are the same, a row moved to another partition: the router makes one UPDATE of the two.';
+COMMENT ON COLUMN clarion.outbox.relation IS 'The table that holds the row: a partition or a child of the attached one, or that one itself.';
+COMMENT ON COLUMN clarion.outbox.problem IS 'What of the row could not be read as it should, and what stands for it.';
+CREATE INDEX outbox_halves ON clarion.outbox (half_of) WHERE half_of IS NOT NULL;
 COMMENT ON COLUMN clarion.outbox.depth IS 'Nesting of triggers: above 1, the row may have been drawn before its predecessor.';
 
 CREATE TABLE clarion.intake (
@@ -361,11 +370,14 @@ CREATE TABLE clarion.ledger (
     salt bytea,
     old text,
     new text,
+    problem text,
     PRIMARY KEY (position)
 ) PARTITION BY RANGE (position);
 CREATE INDEX ledger_of_organisation ON clarion.ledger (organisation_id, change_id);
+CREATE INDEX ledger_problems ON clarion.ledger (position) WHERE problem IS NOT NULL;
 COMMENT ON TABLE clarion.ledger IS
     'Every change, numbered without gaps and chained by hash. Append-only; partitions are dropped by retention alone.';
+COMMENT ON COLUMN clarion.ledger.problem IS 'What of the row could not be read when it was captured, and what stands for it.';
 COMMENT ON COLUMN clarion.ledger.half_of IS 'On the CREATE half of a change of key or organisation: outbox_id of its DELETE half.';
 
 -- ---------------------------------------------------------------- delivery
@@ -551,6 +563,95 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege', HINT = 'Use DELETE, or detach the table from Clarion first.';
 END $$;
 
+-- A row for the outbox when the trigger's own way to read it fails: a column was renamed, dropped or added since, its type
+-- changed, a cast of the application's fails. Slow, and reads whatever can be read. Out: the key (empty if no column of it
+-- is left), the organisation's name, the row as JSON, and what could not be read as it should, without any value.
+-- `attached` is the table that was attached, which the numbers belong to; `relation` the one that holds the row.
+-- Excluded are the columns of those names and those that were so named when the table was attached, whatever they are called now.
+CREATE FUNCTION clarion.read_row(
+    source anyelement, relation oid, attached oid, key_columns text[], key_numbers smallint[], excluded_columns text[],
+    excluded_numbers smallint[], organisation_column text, organisation_number smallint,
+    OUT object_id text, OUT organisation text, OUT data text, OUT problem text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    hidden text[] := excluded_columns || ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = attached AND a.attnum = ANY (excluded_numbers) AND NOT a.attisdropped);
+    present text[] := ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v' ORDER BY a.attnum);
+    shown text[] := ARRAY(SELECT name FROM unnest(present) WITH ORDINALITY AS p (name, place) WHERE name <> ALL (hidden) ORDER BY place);
+    name text;
+    keys text[] := '{}';
+    pieces text[] := '{}';
+    piece text;
+    problems text[] := '{}';
+BEGIN
+    FOR number IN 1 .. cardinality(key_columns) + (organisation_column IS NOT NULL)::integer LOOP
+        piece := NULL;
+        IF number <= cardinality(key_columns) THEN
+            name := key_columns[number];
+            IF name <> ALL (present) OR name = ANY (hidden) THEN
+                name := (SELECT a.attname FROM pg_attribute a
+                         WHERE a.attrelid = attached AND a.attnum = key_numbers[number] AND NOT a.attisdropped);
+            END IF;
+        ELSE
+            name := coalesce((SELECT a.attname FROM pg_attribute a
+                              WHERE a.attrelid = attached AND a.attnum = organisation_number AND NOT a.attisdropped),
+                             CASE WHEN organisation_column <> ALL (hidden) THEN organisation_column END);
+        END IF;
+        IF name = ANY (present) THEN
+            BEGIN
+                EXECUTE format('SELECT ($1).%I::text', name) INTO piece USING source;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                BEGIN
+                    -- As it is written out, which no cast has a part in.
+                    EXECUTE format('SELECT format(''%%s'', ($1).%I)', name) INTO piece USING source;
+                    problems := problems || format('%s: no cast to text (%s), its spelling is kept', name, SQLSTATE);
+                EXCEPTION WHEN OTHERS OR assert_failure THEN
+                    problems := problems || format('%s: not readable (%s)', name, SQLSTATE);
+                END;
+            END;
+        ELSE
+            problems := problems || format('%s: no such column', coalesce(key_columns[number], organisation_column));
+        END IF;
+        IF number <= cardinality(key_columns) THEN
+            keys := keys || piece;
+        ELSE
+            organisation := piece;
+        END IF;
+    END LOOP;
+    IF cardinality(keys) = 1 OR array_remove(keys, NULL) = '{}' THEN
+        object_id := coalesce(keys[1], '');
+    ELSE
+        object_id := '[' || (SELECT string_agg(coalesce(to_json(k.value)::text, 'null'), ', ' ORDER BY k.place)
+                             FROM unnest(keys) WITH ORDINALITY AS k (value, place)) || ']';
+    END IF;
+    BEGIN
+        EXECUTE 'SELECT row_to_json(kept.*)::text FROM (SELECT '
+            || coalesce((SELECT string_agg(format('($1).%I', s.name), ', ' ORDER BY s.place)
+                         FROM unnest(shown) WITH ORDINALITY AS s (name, place)), '')
+            || ') AS kept' INTO data USING source;
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        FOREACH name IN ARRAY shown LOOP
+            piece := NULL;
+            BEGIN
+                EXECUTE format('SELECT to_json(($1).%I)::text', name) INTO piece USING source;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                BEGIN
+                    EXECUTE format('SELECT to_json(format(''%%s'', ($1).%I))::text', name) INTO piece USING source;
+                    problems := problems || format('%s: not convertible to JSON (%s), its spelling is kept', name, SQLSTATE);
+                EXCEPTION WHEN OTHERS OR assert_failure THEN
+                    problems := problems || format('%s: not readable (%s)', name, SQLSTATE);
+                END;
+            END;
+            pieces := pieces || (to_json(name)::text || ':' || coalesce(piece, 'null'));
+        END LOOP;
+        data := '{' || array_to_string(pieces, ',') || '}';
+    END;
+    problem := nullif(array_to_string(problems, '; '), '');
+END $$;
+
 CREATE FUNCTION clarion.abort_batch(reason text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -563,6 +664,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA clarion FROM PUBLIC;
 GRANT USAGE ON SCHEMA clarion TO @engine@, @api@, @capture@;
 
 GRANT INSERT ON clarion.outbox TO @capture@;
+GRANT EXECUTE ON FUNCTION clarion.read_row(anyelement, oid, oid, text[], smallint[], text[], smallint[], text, smallint) TO @capture@;
 GRANT USAGE ON SEQUENCE clarion.outbox_id TO @capture@;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA clarion TO @engine@;
