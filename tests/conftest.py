@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -29,6 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--postgres", choices=("embedded", "debian15"), default="embedded", help="the server behind `database`"
     )
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """One worker more than there are cores, since half of the tests' time is waiting; four at most, each has a server.
+
+    PYTEST_XDIST_AUTO_NUM_WORKERS has the last word.
+    """
+    workers_count = yield
+    return workers_count if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(4, workers_count + 1)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -23,9 +23,13 @@ STATE = sqlalchemy.text(
 
 
 @pytest.fixture
-def engine(database: DatabaseAddress) -> Iterator[sqlalchemy.Engine]:
-    made = sqlalchemy.create_engine(database.sqlalchemy("psycopg"))
+def engine(shared_database: DatabaseAddress) -> Iterator[sqlalchemy.Engine]:
+    """On a database that each test finds without organisations."""
+    made = sqlalchemy.create_engine(shared_database.sqlalchemy("psycopg"))
     yield made
+    with made.begin() as connection:
+        for table in ("history", "api_keys", "clients", "organisations"):
+            connection.execute(sqlalchemy.text(f"DELETE FROM clarion.{table}"))
     made.dispose()
 
 

@@ -24,7 +24,7 @@ KEY = "a-bootstrap-key-of-more-than-32-characters"
 
 
 def _get(port: int, path: str) -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()
@@ -62,8 +62,8 @@ def test_serve_on_the_embedded_server_from_nothing_to_the_end(clarion_process: C
     before = children_of(serve.pid)
     for child in before:
         os.kill(child, signal.SIGKILL)
-    _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) == len(before), 10)
-    _wait_until(lambda: _get(port, "/readyz")[0] == 200, 10)
+    _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) == len(before), 30)
+    _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
 
     serve.interrupt()
     ended = serve.wait()
@@ -149,7 +149,7 @@ def test_the_embedded_server_is_started_again_when_it_is_killed(clarion_process:
         postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(postmaster, signal.SIGKILL)
         serve.wait_for_line("the embedded PostgreSQL had died", stderr=True)
-        took = _wait_until(lambda: _get(port, "/readyz")[0] == 200, 20)
+        took = _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
         print(f"ready again {took:.1f} s after the server was started again")
         with psycopg.connect(address.url) as connection:
             assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]

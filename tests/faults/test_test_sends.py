@@ -27,7 +27,13 @@ CREATE = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def deployment(shared_deployment: Deployment) -> Deployment:
+    """One for all tests, which look at receivers of their own only."""
+    return shared_deployment
+
+
+@pytest.fixture(scope="module")
 def api(deployment: Deployment) -> Caller:
     roles = ("--role", "api", "--role", "router", "--role", "delivery")
     serve = deployment.serve(*roles, CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
@@ -47,35 +53,39 @@ def register(api: Caller) -> Callable[..., dict[str, Any]]:
 def test_a_test_is_sent_signed_once_and_answered_with_its_attempt(
     deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
 ) -> None:
-    receiver = register(deployment.receiver.uri("/switch"))
+    deployment.receiver.switch(200, "tested")
+    receiver = register(deployment.receiver.uri("/switch/tested"))
     tested = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
     assert tested["webhookEvent"] == {
         "id": tested["webhookEvent"]["id"], "status": "DELIVERED", "reason": "SUCCEEDED", "resource": "WEBHOOK_TESTS",
         "sequence": 0, "subscription": None, "receiver": {"id": receiver["id"]},
     }  # fmt: skip
     assert (tested["attempt"]["outcome"], tested["attempt"]["statusCode"]) == ("SUCCEEDED", 200)
-    (request,) = deployment.receiver.received()
+    (request,) = [request for request in deployment.receiver.received() if request.path == "/switch/tested"]
     event = Webhook(receiver["sharedSecret"]).verify(request.body, request.headers)
     assert request.json()["resource"] == "webhook_tests"
     assert request.json()["action"] == "create"
     assert request.json()["subscription_id"] == 0
     assert request.json()["actor"]["name"] == "bootstrap"
     assert event.body == request.body
-    deployment.receiver.switch(503)
+    deployment.receiver.switch(503, "tested")
     failed = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
     assert (failed["webhookEvent"]["status"], failed["webhookEvent"]["reason"]) == ("FAILED", "TEST_FAILED")
     assert failed["attempt"]["statusCode"] == 503
-    assert deployment.rows("SELECT FROM clarion.queue") == []
-    assert deployment.rows("SELECT action FROM clarion.history WHERE action = 'TEST'") == [("TEST",)] * 2
-    changes = deployment.rows("SELECT change_id FROM clarion.ledger ORDER BY change_id")
+    assert deployment.rows("SELECT FROM clarion.queue WHERE receiver_id = %s", receiver["id"]) == []
+    recorded = "SELECT action FROM clarion.history WHERE action = 'TEST' AND object_id = %s"
+    assert deployment.rows(recorded, receiver["id"]) == [("TEST",)] * 2
+    changes = deployment.rows(
+        "SELECT change_id FROM clarion.ledger WHERE organisation_id = "
+        "(SELECT id FROM clarion.organisations WHERE name = 'default') ORDER BY change_id"
+    )
     assert changes == [(number,) for number in range(1, len(changes) + 1)]
 
 
 def test_ten_tests_an_hour_and_who_may_ask_for_one(
     deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
 ) -> None:
-    receiver = register(deployment.receiver.uri("/switch"))
-    other = register(deployment.receiver.uri("/other"))
+    receiver, other = (register(deployment.receiver.uri()) for _ in range(2))
     assert api.of("somebody else", Role.INTEGRATOR)(TEST, id=receiver["id"]).refusal == ("NOT_FOUND", "id")
     assert api.of("default", Role.AUDITOR)(TEST, id=receiver["id"]).refusal[0] == "FORBIDDEN"
     with ThreadPoolExecutor(12) as pool:
@@ -96,7 +106,7 @@ def test_refused_and_blocked_look_alike(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         refusing = register(f"https://127.0.0.1:{closed.getsockname()[1]}/", timeout=1)
-        blocked = register(deployment.receiver.uri("/switch"), timeout=1)
+        blocked = register(deployment.receiver.uri(), timeout=1)
         deployment.connection.execute(
             "UPDATE clarion.receivers SET webhook_uri = 'https://169.254.169.254/' WHERE id = %s", (blocked["id"],)
         )
@@ -116,11 +126,13 @@ def test_a_test_that_the_breaker_holds_is_cancelled_when_its_time_is_over(
     deployment: Deployment, api: Caller, register: Callable[..., dict[str, Any]]
 ) -> None:
     deployment.attach()
-    receiver = register(deployment.receiver.uri("/switch"), timeout=1)
+    deployment.receiver.switch(500, "held")
+    receiver = register(deployment.receiver.uri("/switch/held"), timeout=1)
     deployment.subscribe(int(receiver["id"]))
-    deployment.receiver.switch(500)
     deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 12)")
-    deployment.wait_for_row("SELECT WHERE (SELECT count(*) FROM clarion.attempts) >= 10")
+    deployment.wait_for_row(
+        "SELECT FROM clarion.queue WHERE receiver_id = %s HAVING sum(attempts_count) >= 10", receiver["id"]
+    )
     held = api(TEST, id=receiver["id"]).data["testWebhookReceiver"]
     if held["attempt"] is None:  # or it was the probe
         assert (held["webhookEvent"]["status"], held["webhookEvent"]["reason"]) == ("CANCELLED", "CANCELLED_BY_REQUEST")

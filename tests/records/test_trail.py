@@ -25,12 +25,10 @@ READ_MAX = 1_000
 """Rows that any node of a plan may read for one page."""
 
 
-@pytest.fixture
-async def long_trail(
-    database: DatabaseAddress,
-) -> AsyncIterator[tuple[AsyncConnection, OrganisationId, DatabaseAddress]]:
-    """50,000 settled events and 20,000 open ones of ten subscriptions of ten receivers."""
-    with psycopg.connect(database.url, autocommit=True) as connection:
+@pytest.fixture(scope="module")
+def organisation_id(shared_database: DatabaseAddress) -> OrganisationId:
+    """An organisation with 50,000 settled events and 20,000 open ones of ten subscriptions of ten receivers. Only read."""
+    with psycopg.connect(shared_database.url, autocommit=True) as connection:
         ((organisation_id,),) = connection.execute(
             "INSERT INTO clarion.organisations (name) VALUES ('long') RETURNING id"
         ).fetchall()
@@ -60,9 +58,14 @@ async def long_trail(
             (organisation_id, SETTLED),
         )
         connection.execute("VACUUM ANALYZE clarion.ledger, clarion.events, clarion.queue, clarion.attempts")
-    engine = api_engine(database)
+    return OrganisationId(organisation_id)
+
+
+@pytest.fixture
+async def connection(shared_database: DatabaseAddress) -> AsyncIterator[AsyncConnection]:
+    engine = api_engine(shared_database)
     async with engine.connect() as connecting:
-        yield connecting, OrganisationId(organisation_id), database
+        yield connecting
     await engine.dispose()
 
 
@@ -99,9 +102,8 @@ async def most_read(
 
 
 async def test_pages_of_a_long_trail_come_from_indexes(
-    long_trail: tuple[AsyncConnection, OrganisationId, DatabaseAddress],
+    connection: AsyncConnection, organisation_id: OrganisationId, shared_database: DatabaseAddress
 ) -> None:
-    connection, organisation_id, database = long_trail
     newest = await list_events(connection, organisation_id, (), page_request(50, None, None, None))
     assert [event.id for _cursor, event in newest.rows] == list(range(SETTLED + OPEN, SETTLED + OPEN - 50, -1))
     middle = (
@@ -120,18 +122,17 @@ async def test_pages_of_a_long_trail_come_from_indexes(
         "by id": lambda: events_by_ids(connection, organisation_id, [1, SETTLED + 1]),
         "attempts": lambda: attempts_of_events(connection, organisation_id, list(range(1, 101)), 20),
     }
-    counted = {name: await most_read(connection, database, read) for name, read in reads.items()}
+    counted = {name: await most_read(connection, shared_database, read) for name, read in reads.items()}
     assert {name: rows for name, rows in counted.items() if rows > READ_MAX} == {}, counted
 
 
 async def test_events_of_subscriptions_read_no_other_receivers_open_events(
-    long_trail: tuple[AsyncConnection, OrganisationId, DatabaseAddress],
+    connection: AsyncConnection, organisation_id: OrganisationId, shared_database: DatabaseAddress
 ) -> None:
-    connection, organisation_id, database = long_trail
     found = await events_of_subscriptions(connection, organisation_id, [1, 2], 20)
     assert {key: len(events) for key, events in found.items()} == {1: 20, 2: 20}
     assert all(event.subscription_id == key for key, events in found.items() for event in events)
     rows = await most_read(
-        connection, database, lambda: events_of_subscriptions(connection, organisation_id, [1, 2], 20)
+        connection, shared_database, lambda: events_of_subscriptions(connection, organisation_id, [1, 2], 20)
     )
     assert rows <= 2 * OPEN / 10

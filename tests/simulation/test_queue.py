@@ -89,7 +89,14 @@ class Real:
         self._last = 0
 
     async def prepare(self) -> None:
-        await self._connection.execute("INSERT INTO clarion.organisations (name) VALUES ('one')")
+        await self._connection.execute(
+            "INSERT INTO clarion.organisations (id, name) OVERRIDING SYSTEM VALUE VALUES (1, 'one')"
+        )
+
+    async def empty(self) -> None:
+        for table in ("commands", "attempts", "events", "queue", "ledger", "workers", "organisations"):
+            await self._connection.execute(f"DELETE FROM clarion.{table}")
+        await self._connection.execute("UPDATE clarion.counters SET queue_id = 0")
 
     async def join(self) -> int:
         return await self._connection.fetchval(
@@ -167,15 +174,17 @@ class Real:
 
 @pytest.fixture(params=["model", pytest.param("postgresql", marks=pytest.mark.data_path)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Model | Real]:
+    """The model, or the module's database, emptied after the test."""
     if request.param == "model":
         yield Model()
         return
-    address: DatabaseAddress = request.getfixturevalue("database")
+    address: DatabaseAddress = request.getfixturevalue("shared_database")
     connection = await asyncpg.connect(address.url)
     try:
         real = Real(connection)
         await real.prepare()
         yield real
+        await real.empty()
     finally:
         await connection.close()
 

@@ -252,7 +252,7 @@ class World:
 
     def shards_unsettled(self, worker: ModelWorker) -> bool:
         """Whether the worker has to look again for shards, though nobody tells it."""
-        owned = sum(owner == worker.worker_id for owner in self.tables.shards.values())
+        owned = list(self.tables.shards.values()).count(worker.worker_id)
         share = -(-len(self.tables.shards) // max(1, len(self.tables.live)))
         return owned > share or (owned < share and None in self.tables.shards.values())
 

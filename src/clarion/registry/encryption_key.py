@@ -18,17 +18,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.capture.attach import TRIGGER
 from clarion.core.clock import Random
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
-from clarion.database import tables
 from clarion.sender.endpoint import (
     client_key_binding,
     header_binding,
@@ -45,6 +42,9 @@ from clarion.sender.seal import (
     promote_next,
     write_key,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +86,10 @@ async def hold_key(connection: AsyncConnection, sealer: Sealer) -> None:
 
     Raises EnvironmentRefused if this process cannot find that key.
     """
+    from sqlalchemy import func, select
+
+    from clarion.database import tables
+
     await connection.execute(select(func.pg_advisory_xact_lock_shared(func.hashtext(_SEALING))))
     # A statement of its own: it must see what was committed while the lock was waited for.
     stored = await connection.scalar(select(tables.deployment.c.secret_key_fingerprint))
