@@ -169,6 +169,35 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
         "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {truncate}",
     ):
         connection.execute(sql.SQL(statement).format(**names))
+    _attach_members(connection, names)
+    # What `clarion doctor` and the guard compare with from now on.
+    connection.execute("SELECT clarion.note_attached(%s)", (attachment.resource,))
+
+
+def _attach_members(connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable]) -> None:
+    """Triggers of partitions and children: those for a statement are not handed down to either, those for rows to partitions."""
+    table = names["table"].as_string(connection)
+    for schema, name, partition in connection.execute(
+        """SELECT n.nspname, c.relname, c.relispartition FROM clarion.tables_of(%s::regclass) AS member (oid)
+           JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.oid <> %s::regclass ORDER BY c.oid""",
+        (table, table),
+    ).fetchall():
+        member = {**names, "member": sql.Identifier(schema, name)}
+        statements = [
+            "CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {member} EXECUTE FUNCTION clarion.refuse_truncate()",
+            "ALTER TABLE {member} ENABLE ALWAYS TRIGGER {truncate}",
+        ]
+        if not partition:
+            statements += [
+                (
+                    "CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {member} "
+                    "FOR EACH ROW EXECUTE FUNCTION {function}()"
+                ),
+                "ALTER TABLE {member} ENABLE ALWAYS TRIGGER {trigger}",
+            ]
+        for statement in statements:
+            connection.execute(sql.SQL(statement).format(**member))
 
 
 def _function_name(resource: str) -> str:
@@ -382,9 +411,22 @@ def detach(connection: psycopg.Connection[Any], resource: str, *, lock_timeout_s
         ).fetchone()
         if listening is not None and listening[0]:
             raise UsageInvalid(f"detach: {listening[0]} subscriptions listen for {resource}", "delete them first")
+        # First: what is not registered is not watched by the guard.
+        connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))
         table = sql.Identifier(*row)
         for trigger in (TRIGGER, TRUNCATE_TRIGGER):
             connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table))
+        _detach_members(connection, table.as_string(connection))
         function = sql.Identifier(FUNCTIONS_SCHEMA, _function_name(resource))
         connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
-        connection.execute("DELETE FROM clarion.resources WHERE name = %s", (resource,))
+
+
+def _detach_members(connection: psycopg.Connection[Any], table: str) -> None:
+    for schema, name, trigger in connection.execute(
+        """SELECT n.nspname, c.relname, t.tgname FROM clarion.tables_of(to_regclass(%s)) AS member (oid)
+           JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = ANY (%s) AND t.tgparentid = 0""",
+        (table, [TRIGGER, TRUNCATE_TRIGGER]),
+    ).fetchall():
+        statement = sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger), sql.Identifier(schema, name))
+        connection.execute(statement)

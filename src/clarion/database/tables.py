@@ -140,6 +140,7 @@ resources = Table(
     _text("organisation_column", nullable=True),
     _number("organisation_id", nullable=True),
     _moment("created"),
+    _bytes("function_sha256", nullable=True),
 )
 
 receivers = Table(
@@ -325,6 +326,19 @@ intake = Table(
     _text("kind"),
     Column("request", JSONB, nullable=False),
     _moment("created"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    _key(),
+    _text("code"),
+    _text("subject"),
+    _text("severity"),
+    _text("message"),
+    _moment("since"),
+    _moment("seen"),
+    _moment("ended", nullable=True),
 )
 
 commands = Table(
