@@ -172,6 +172,20 @@ def close_window(connection: psycopg.Connection[Any], *, closed_by: str | None =
         return present
 
 
+@contextmanager
+def window_of_transaction(connection: psycopg.Connection[Any], reason: str, *, by: str) -> Iterator[None]:
+    """For what Clarion itself has to do to a captured table: a window that the caller's transaction alone sees.
+
+    Inside a transaction of the caller's. Where a window is open already, that one serves.
+    """
+    own = current_window(connection) is None
+    if own:
+        open_window(connection, reason, minutes=MINUTES_MAX, opened_by=by)
+    yield
+    if own:
+        close_window(connection, closed_by=by)
+
+
 def current_window(connection: psycopg.Connection[Any]) -> Window | None:
     """The window that is open now."""
     row = _row(

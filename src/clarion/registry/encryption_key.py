@@ -26,6 +26,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.capture.attach import TRIGGER
+from clarion.capture.guard import window_of_transaction
 from clarion.core.clock import Random
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.database import tables
@@ -198,8 +199,9 @@ def _rewrap_all(
         captured = ("receivers", "headers")
         # How a value is wrapped is no change that anybody subscribed to. Switched off and on inside the transaction: others
         # wait with their writes, and a crash leaves the triggers as they were.
-        for table in captured:
-            connection.execute(_ALTER.format(sql.Identifier(table), sql.SQL("DISABLE"), sql.Identifier(TRIGGER)))
+        with window_of_transaction(connection, "the encryption key is rotated", by="clarion keys"):
+            for table in captured:
+                connection.execute(_ALTER.format(sql.Identifier(table), sql.SQL("DISABLE"), sql.Identifier(TRIGGER)))
         rewrapped = unreadable = 0
         for sealed in _SEALED:
             good, bad = _rewrap_column(connection, sealed, sealer)
