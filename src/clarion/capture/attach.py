@@ -151,6 +151,8 @@ def _attach_one(connection: psycopg.Connection[Any], attachment: Attachment, rol
     _check_columns(connection, attachment, columns, keys)
     organisation_id = _organisation_id(connection, attachment.organisation)
     _register(connection, attachment, keys, organisation_id)
+    # Until all is on again the guard leaves the table alone: one step after the other cannot be whole.
+    connection.execute("SELECT clarion.forget_captured(%s)", (attachment.resource,))
     function = _function_name(attachment.resource)
     connection.execute(_function_of(attachment, function, columns, keys, organisation_id))
     names = {

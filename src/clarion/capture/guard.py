@@ -23,7 +23,6 @@ MINUTES_MAX = 24 * 60
 """How long a window of break-glass may be open at most."""
 
 _SOURCE = files("clarion.capture").joinpath("guard.sql").read_text(encoding="utf-8")
-_DEFAULT = "INSERT INTO clarion.organisations (name) VALUES ('default') ON CONFLICT (name) DO NOTHING"
 _RECORD = """
     INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, before, after)
     SELECT id, %(who)s, %(action)s, %(object_type)s, %(object_id)s, NULL, %(after)s::jsonb
@@ -60,6 +59,11 @@ def turn_on(connection: psycopg.Connection[Any]) -> None:
             )
         owner = quoted(read_roles(connection).owner, connection)
         connection.execute(_SOURCE.replace("@owner@", owner).encode())
+        # What was broken while there was no guard is the doctor's, and in the way of nobody's commands.
+        connection.execute(
+            "DELETE FROM clarion.captured_tables WHERE table_oid IN "
+            "(SELECT member FROM clarion.capture_state() WHERE faults <> '{}')"
+        )
         connection.execute("SELECT clarion.remember_captured()")
         # Partitions and children that came while nobody looked.
         connection.execute(
@@ -115,7 +119,7 @@ def _note(connection: psycopg.Connection[Any], *, wanted: bool) -> None:
                 = (excluded.wanted, now(), excluded.changed_by, excluded.functions_sha256)""".encode(),
         (wanted, name),
     )
-    connection.execute(_DEFAULT)
+    _make_default(connection)
     after = '{"on": true}' if wanted else '{"on": false}'
     connection.execute(
         _RECORD, {"who": name, "action": "UPDATE", "object_type": "Guard", "object_id": "guard", "after": after}
@@ -197,7 +201,7 @@ def current_window(connection: psycopg.Connection[Any]) -> Window | None:
 
 
 def _record_window(connection: psycopg.Connection[Any], action: str, name: str, window_id: int) -> None:
-    connection.execute(_DEFAULT)
+    _make_default(connection)
     connection.execute(
         """INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, after)
            SELECT o.id, %s, %s, 'BreakGlass', b.id::text,
@@ -218,6 +222,12 @@ def _as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
             f"break-glass: {error.diag.message_primary}",
             "run it with a login that is a member of Clarion's owner role",
         ) from error
+
+
+def _make_default(connection: psycopg.Connection[Any]) -> None:
+    """The deployment's own organisation, whose history this is. Looks first: an INSERT of no row moves the configuration."""
+    if not _one(connection, "SELECT EXISTS (SELECT FROM clarion.organisations WHERE name = 'default')"):
+        connection.execute("INSERT INTO clarion.organisations (name) VALUES ('default') ON CONFLICT (name) DO NOTHING")
 
 
 def who(connection: psycopg.Connection[Any]) -> str:

@@ -34,20 +34,31 @@ BEGIN
             SELECT r.id FROM above JOIN pg_class c ON c.oid = member JOIN pg_namespace n ON n.oid = c.relnamespace
             JOIN clarion.resources r ON (r.schema_name, r.table_name) = (n.nspname, c.relname)
         ) AS found (id)
+        -- What was remembered in another life of the database says nothing about the tables here.
+        WHERE EXISTS (SELECT FROM clarion.deployment d CROSS JOIN pg_control_system() c JOIN pg_database b ON b.datname = current_database()
+                      WHERE (d.system_identifier, d.database_oid) = (c.system_identifier::text, b.oid::bigint))
     );
 END $$;
 
--- The registry follows a table that was renamed or moved to another schema. Names of resources, for the record.
+-- The registry follows a table that was renamed or moved to another schema. It looks first: an UPDATE of no row would count as
+-- a change of the configuration all the same.
 CREATE FUNCTION clarion_guard.follow(wanted bigint[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE clarion.resources r SET schema_name = n.nspname, table_name = c.relname
-    FROM clarion.captured_tables k JOIN pg_class c ON c.oid = k.table_oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE r.id = ANY (wanted) AND k.resource_id = r.id AND k.root
-      AND (r.schema_name, r.table_name) <> (n.nspname, c.relname);
-    UPDATE clarion.captured_tables k SET schema_name = n.nspname, table_name = c.relname
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE k.resource_id = ANY (wanted) AND c.oid = k.table_oid AND (k.schema_name, k.table_name) <> (n.nspname, c.relname);
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved record;
+BEGIN
+    FOR moved IN
+        SELECT k.table_oid, k.resource_id, k.root, n.nspname, c.relname
+        FROM clarion.captured_tables k JOIN pg_class c ON c.oid = k.table_oid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE k.resource_id = ANY (wanted) AND (k.schema_name, k.table_name) <> (n.nspname, c.relname)
+    LOOP
+        UPDATE clarion.captured_tables SET schema_name = moved.nspname, table_name = moved.relname
+        WHERE table_oid = moved.table_oid;
+        IF moved.root THEN
+            UPDATE clarion.resources SET schema_name = moved.nspname, table_name = moved.relname WHERE id = moved.resource_id;
+        END IF;
+    END LOOP;
+END $$;
 
 -- One row for each table that belongs to one of these resources, or was remembered to.
 CREATE FUNCTION clarion_guard.look(wanted bigint[])
@@ -61,9 +72,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     FROM clarion.capture_state(wanted) s
     FULL JOIN (SELECT * FROM clarion.captured_tables WHERE resource_id = ANY (wanted)) k ON k.table_oid = s.member
     JOIN clarion.resources r ON r.id = coalesce(s.resource_id, k.resource_id)
-    -- What was remembered in another life of the database says nothing about the tables here.
-    WHERE EXISTS (SELECT FROM clarion.deployment d CROSS JOIN pg_control_system() c JOIN pg_database b ON b.datname = current_database()
-                  WHERE (d.system_identifier, d.database_oid) = (c.system_identifier::text, b.oid::bigint))
 $$;
 
 CREATE FUNCTION clarion_guard.remembered(tables oid[]) RETURNS TABLE (table_oid oid, resource text, shown text)
@@ -71,7 +79,9 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 BEGIN
     IF to_regclass('clarion.captured_tables') IS NOT NULL THEN
         RETURN QUERY SELECT k.table_oid, r.name, format('%I.%I', k.schema_name, k.table_name)
-            FROM clarion.captured_tables k JOIN clarion.resources r ON r.id = k.resource_id WHERE k.table_oid = ANY (tables);
+            FROM clarion.captured_tables k JOIN clarion.resources r ON r.id = k.resource_id
+            JOIN clarion.deployment d ON true CROSS JOIN pg_control_system() c JOIN pg_database b ON b.datname = current_database()
+            WHERE k.table_oid = ANY (tables) AND (d.system_identifier, d.database_oid) = (c.system_identifier::text, b.oid::bigint);
     END IF;
 END $$;
 
@@ -222,12 +232,9 @@ BEGIN
             END IF;
             lost := lost || seen.member;
         ELSIF seen.remembered AND seen.faults <> '{}' THEN
-            -- One that is made again, as `clarion attach` does it, comes as an ordinary trigger.
-            IF tg_tag <> 'CREATE TRIGGER' OR NOT seen.faults <@ '{TRIGGER_NOT_ALWAYS,TRUNCATE_NOT_ALWAYS}' THEN
-                what := what || format('%s (%s) would be left with %s', seen.shown, seen.resource, array_to_string(seen.faults, ', '));
-                advice := format('`clarion detach %s` ends capture of the table.', seen.resource);
-                lost := lost || seen.member;
-            END IF;
+            what := what || format('%s (%s) would be left with %s', seen.shown, seen.resource, array_to_string(seen.faults, ', '));
+            advice := format('`clarion detach %s` ends capture of the table.', seen.resource);
+            lost := lost || seen.member;
         ELSIF seen.root_remembered AND NOT seen.remembered AND seen.faults <> '{}' THEN
             IF (SELECT relpersistence = 't' FROM pg_class WHERE oid = seen.member) THEN
                 what := what || format('%s is temporary: its rows would leave %s without events', seen.shown, seen.resource);

@@ -434,6 +434,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION clarion.remember_captured IS 'Enters the tables that are whole into captured_tables; takes none out.';
 
+CREATE FUNCTION clarion.forget_captured(attaching text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM clarion.captured_tables WHERE resource_id = (SELECT id FROM clarion.resources WHERE name = attaching)
+$$;
+COMMENT ON FUNCTION clarion.forget_captured IS 'Run by clarion attach before it makes triggers: the guard lets go of the table until note_attached.';
+
 CREATE FUNCTION clarion.note_attached(attached text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -446,7 +452,7 @@ BEGIN
     SELECT pg_get_userbyid(c.relowner) INTO proprietor FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (n.nspname, c.relname) = (noted.schema_name, noted.table_name);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', clarion.capture_function(attached)::regprocedure, proprietor);
-    DELETE FROM clarion.captured_tables WHERE resource_id = noted.id;
+    PERFORM clarion.forget_captured(attached);
     PERFORM clarion.remember_captured(ARRAY[noted.id]);
 END $$;
 COMMENT ON FUNCTION clarion.note_attached IS 'Run by clarion attach at its end: what is there now is what is to be there.';
