@@ -232,9 +232,12 @@ BEGIN
             END IF;
             lost := lost || seen.member;
         ELSIF seen.remembered AND seen.faults <> '{}' THEN
-            what := what || format('%s (%s) would be left with %s', seen.shown, seen.resource, array_to_string(seen.faults, ', '));
-            advice := format('`clarion detach %s` ends capture of the table.', seen.resource);
-            lost := lost || seen.member;
+            -- One that is made again, as `clarion attach` does it, comes as an ordinary trigger; below it is made to fire always.
+            IF tg_tag <> 'CREATE TRIGGER' OR NOT seen.faults <@ '{TRIGGER_NOT_ALWAYS,TRUNCATE_NOT_ALWAYS}' THEN
+                what := what || format('%s (%s) would be left with %s', seen.shown, seen.resource, array_to_string(seen.faults, ', '));
+                advice := format('`clarion detach %s` ends capture of the table.', seen.resource);
+                lost := lost || seen.member;
+            END IF;
         ELSIF seen.root_remembered AND NOT seen.remembered AND seen.faults <> '{}' THEN
             IF (SELECT relpersistence = 't' FROM pg_class WHERE oid = seen.member) THEN
                 what := what || format('%s is temporary: its rows would leave %s without events', seen.shown, seen.resource);
