@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import psycopg
 
+from clarion.core.clock import Clock
 from clarion.core.environments import Environment, load_environments
 from clarion.core.errors import EnvironmentRefused, StoreUnavailable
 from clarion.core.settings import Settings
@@ -59,9 +60,13 @@ def open_server(
 ) -> Iterator[tuple[DatabaseAddress, EmbeddedServer | None]]:
     """As `open_database`, with the embedded server for whoever has to keep it alive; None if it is not ours."""
     if settings.database_url is None:
+        from clarion.capture.guard import ensure as ensure_guard
+
         server = EmbeddedServer(settings.data_dir)
         with server as address:
             prepare_database(address, progress=progress)
+            with connect(address) as connection:
+                ensure_guard(connection)
             yield address, server
         return
     address = DatabaseAddress(settings.database_url.get_secret_value())
@@ -228,28 +233,36 @@ def _connecting(address: DatabaseAddress, role: str | None) -> Callable[[str], A
 
 
 @asynccontextmanager
-async def _maintained(address: DatabaseAddress, roles: Roles) -> AsyncIterator[None]:
-    """Maintenance beside whatever runs inside; its sessions are opened again when lost."""
+async def _maintained(address: DatabaseAddress, roles: Roles, clock: Clock) -> AsyncIterator[None]:
+    """Maintenance and the look at capture beside whatever runs inside; their sessions are opened again when lost."""
+    from clarion.capture.watch import watch
     from clarion.database.maintenance import maintain
 
-    async def forever() -> None:
-        while True:
-            connection: asyncpg.Connection | None = None
-            try:
-                connection = await pool.connect(address, role=roles.owner, name="maintenance")
-                await maintain(connection)
-            except StoreUnavailable as error:
-                _log.warning("maintenance starts again: %s", error)
-                await asyncio.sleep(1)
-            finally:
-                await pool.close(connection)
-
-    task = asyncio.create_task(forever(), name="maintenance")
+    tasks = [
+        asyncio.create_task(_forever(address, roles.owner, "maintenance", maintain), name="maintenance"),
+        asyncio.create_task(_forever(address, None, "inspection", partial(watch, clock=clock)), name="inspection"),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forever(
+    address: DatabaseAddress, role: str | None, name: str, job: Callable[[asyncpg.Connection], Awaitable[None]]
+) -> None:
+    while True:
+        connection: asyncpg.Connection | None = None
+        try:
+            connection = await pool.connect(address, role=role, name=name)
+            await job(connection)
+        except StoreUnavailable as error:
+            _log.warning("%s starts again: %s", name, error)
+            await asyncio.sleep(1)
+        finally:
+            await pool.close(connection)
 
 
 async def run_engine(
@@ -300,7 +313,7 @@ async def run_engine(
             )
         )
     try:
-        async with _maintained(address, roles):
+        async with _maintained(address, roles, clock):
             tasks = [asyncio.ensure_future(job) for job in jobs]
             try:
                 await asyncio.gather(*tasks)

@@ -43,12 +43,16 @@ def plan_attach(connection: Connection, attachment: Attachment, roles: Roles) ->
                 )
             )
     statements.append(_register(attachment, table))
+    # Until all is on again the guard leaves the table alone: one step after the other cannot be whole.
+    statements.append(sql.SQL("SELECT clarion.forget_captured({})").format(sql.Literal(attachment.resource)))
     for name, made in Functions(attachment, table, organisation_id).statements().items():
         awaited = organisation is not None and attachment.named_organisation_column is None and organisation_id is None
         statements.append(_with_organisation(made, organisation) if awaited and organisation else made)
         statements += _owned(name, roles)
     for member in table.members:
         statements += _triggers(attachment, table, member)
+    # What `clarion doctor` and the guard compare with from now on.
+    statements.append(sql.SQL("SELECT clarion.note_attached({})").format(sql.Literal(attachment.resource)))
     return statements
 
 
@@ -179,7 +183,9 @@ def plan_detach(connection: Connection, resource: str) -> list[sql.Composed]:
     if (resource, True) in found:
         return [*plan_drop(connection, resource), forget]
     functions = function_names(resource)
-    statements: list[sql.Composed] = [
+    # First: what is not registered is not watched by the guard.
+    statements: list[sql.Composed] = [forget]
+    statements += [
         sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger), sql.Identifier(schema, table))
         for schema, table, trigger in connection.execute(
             statement("triggers_of_resource"), (list(functions.values()), TRUNCATE_TRIGGER, resource)
@@ -189,5 +195,4 @@ def plan_detach(connection: Connection, resource: str) -> list[sql.Composed]:
         sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(FUNCTIONS_SCHEMA, function))
         for function in functions.values()
     ]
-    statements.append(forget)
     return statements

@@ -15,11 +15,16 @@ def migrate() -> None:
     again and again without harm.
     """
     from clarion.app import prepare_database
+    from clarion.capture.guard import ensure as ensure_guard
+    from clarion.database.check import connect
     from clarion.database.embedded import opened
 
     settings = load_settings()
     with opened(database_url(settings), settings.data_dir) as address:
         prepare_database(address, progress=lambda line: click.echo(line, err=True))
+        if settings.database_url is None:
+            with connect(address) as connection:
+                ensure_guard(connection)
         click.echo(f"{address.display()}: migrated")
 
 

@@ -22,6 +22,9 @@ COMMANDS = {
     "migrate": ("clarion.cli.database", "Bring the database to this version's schema."),
     "attach": ("clarion.cli.attach", "Capture the changes of tables."),
     "detach": ("clarion.cli.attach", "Stop capturing the changes of a resource."),
+    "guard": ("clarion.cli.guard", "Refuse what would silence capture: on, off, status."),
+    "break-glass": ("clarion.cli.guard", "Let through, and record, what the guard refuses."),
+    "doctor": ("clarion.cli.doctor", "Compare what should be with what is."),
     "keys": ("clarion.cli.keys", "Make API keys and encryption keys."),
     "egress": ("clarion.cli.egress", "Check and list the addresses that requests come from."),
     "settings": ("clarion.cli.settings", "List the settings and their values."),
@@ -38,7 +41,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

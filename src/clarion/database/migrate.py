@@ -160,6 +160,9 @@ def adopt(connection: psycopg.Connection[Any]) -> str:
             "UPDATE clarion.deployment SET incarnation = %s, system_identifier = %s, timeline = %s, database_oid = %s",
             [incarnation, present.system_identifier, present.timeline, present.database_oid],
         )
+        # Tables that came out of a dump are others than those that were remembered.
+        connection.execute("DELETE FROM clarion.captured_tables")
+        connection.execute("SELECT clarion.remember_captured()")
         connection.execute("RESET ROLE")
     return incarnation
 

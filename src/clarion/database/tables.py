@@ -142,6 +142,7 @@ resources = Table(
     _moment("created"),
     _text("label_column", nullable=True),
     _text("on_truncate"),
+    _bytes("function_sha256", nullable=True),
 )
 
 receivers = Table(
@@ -351,6 +352,19 @@ intake = Table(
     _text("kind"),
     Column("request", JSONB, nullable=False),
     _moment("created"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    _key(),
+    _text("code"),
+    _text("subject"),
+    _text("severity"),
+    _text("message"),
+    _moment("since"),
+    _moment("seen"),
+    _moment("ended", nullable=True),
 )
 
 commands = Table(

@@ -24,6 +24,7 @@ import psycopg
 from psycopg import sql
 
 from clarion.capture.attach import TRIGGER
+from clarion.capture.guard import window_of_transaction
 from clarion.core.clock import Random
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.sender.endpoint import (
@@ -202,8 +203,9 @@ def _rewrap_all(
         captured = ("receivers", "headers")
         # How a value is wrapped is no change that anybody subscribed to. Switched off and on inside the transaction: others
         # wait with their writes, and a crash leaves the triggers as they were.
-        for table in captured:
-            connection.execute(_ALTER.format(sql.Identifier(table), sql.SQL("DISABLE"), sql.Identifier(TRIGGER)))
+        with window_of_transaction(connection, "the encryption key is rotated", by="clarion keys"):
+            for table in captured:
+                connection.execute(_ALTER.format(sql.Identifier(table), sql.SQL("DISABLE"), sql.Identifier(TRIGGER)))
         rewrapped = unreadable = 0
         for sealed in _SEALED:
             good, bad = _rewrap_column(connection, sealed, sealer)

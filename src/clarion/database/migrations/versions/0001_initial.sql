@@ -97,6 +97,7 @@ CREATE TABLE clarion.resources (
     created timestamptz NOT NULL DEFAULT now(),
     label_column name,
     on_truncate text NOT NULL DEFAULT 'REFUSE' CHECK (on_truncate IN ('REFUSE', 'DELETE')),
+    function_sha256 bytea,
     UNIQUE (schema_name, table_name),
     CHECK ((schema_name IS NULL) = (table_name IS NULL)),
     CHECK ((cardinality(key_columns) = 0) = (table_name IS NULL))
@@ -104,6 +105,7 @@ CREATE TABLE clarion.resources (
 COMMENT ON TABLE clarion.resources IS 'Kinds of objects: the rows of a table that is attached or, without a table, what is published.';
 COMMENT ON COLUMN clarion.resources.label_column IS 'Column that names the object for people.';
 COMMENT ON COLUMN clarion.resources.on_truncate IS 'Whether TRUNCATE is refused, or captured as the DELETE of each row.';
+COMMENT ON COLUMN clarion.resources.function_sha256 IS 'Digest of the trigger function as it was made.';
 COMMENT ON COLUMN clarion.resources.organisation_column IS
     'Column with the organisation''s name (or, in schema clarion, its id); null: all belong to organisation_id; both null: each publish names it.';
 
@@ -284,6 +286,190 @@ CREATE TABLE clarion.intake (
     created timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE clarion.intake IS 'Requests for queue rows that are not born from a change; the router takes them like the outbox.';
+
+-- What belongs to capture and who watches over it: clarion guard, clarion break-glass, clarion doctor.
+
+CREATE TABLE clarion.captured_tables (
+    table_oid oid PRIMARY KEY,
+    resource_id bigint NOT NULL REFERENCES clarion.resources ON DELETE CASCADE,
+    root boolean NOT NULL,
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    file_node oid NOT NULL,
+    columns jsonb NOT NULL
+);
+CREATE INDEX captured_tables_of_resource ON clarion.captured_tables (resource_id);
+COMMENT ON TABLE clarion.captured_tables IS
+    'The tables, partitions and children of resources that were found with all their triggers on: whatever leaves this list was taken away.';
+COMMENT ON COLUMN clarion.captured_tables.columns IS
+    'Type and generating expression of each column by its number, as they were; with another type and another file the rows were rewritten.';
+
+CREATE TABLE clarion.guard (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    wanted boolean NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    changed_by text NOT NULL,
+    functions_sha256 bytea
+);
+COMMENT ON TABLE clarion.guard IS 'Whether the event triggers are to be there, and the digest of their functions as they were made.';
+
+CREATE TABLE clarion.break_glass (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    reason text NOT NULL CHECK (length(reason) BETWEEN 1 AND 2000),
+    opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    opened_by text NOT NULL,
+    until timestamptz NOT NULL,
+    closed_at timestamptz,
+    closed_by text,
+    CHECK (until > opened_at AND until <= opened_at + interval '1 day')
+);
+COMMENT ON TABLE clarion.break_glass IS
+    'Windows in which the guard lets through what it would refuse. Open: not closed and until lies ahead. One that a transaction opens and closes holds for that transaction alone.';
+
+CREATE TABLE clarion.alarms (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    code text NOT NULL,
+    subject text NOT NULL,
+    severity text NOT NULL CHECK (severity IN ('FAILURE', 'WARNING', 'INFORMATION')),
+    message text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended timestamptz
+);
+CREATE UNIQUE INDEX alarms_open ON clarion.alarms (code, subject) WHERE ended IS NULL;
+COMMENT ON TABLE clarion.alarms IS 'What the running server found wrong: since when, when it was last seen, and when it was no longer so.';
+
+-- They are the deployment's, not an organisation's: the API shows them to the deployment's own organisation alone.
+DO $$
+DECLARE
+    entry text;
+BEGIN
+    FOREACH entry IN ARRAY ARRAY['break_glass', 'alarms'] LOOP
+        EXECUTE format('ALTER TABLE clarion.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', entry);
+        EXECUTE format('CREATE POLICY owner_all ON clarion.%I TO @owner@ USING (true) WITH CHECK (true)', entry);
+        EXECUTE format('CREATE POLICY engine_all ON clarion.%I TO @engine@ USING (true) WITH CHECK (true)', entry);
+        EXECUTE format('CREATE POLICY api_of_the_deployment ON clarion.%I FOR SELECT TO @api@ USING ('
+                       'nullif(current_setting(''clarion.organisation_id'', true), '''')::bigint '
+                       '= (SELECT id FROM clarion.organisations WHERE name = ''default''))', entry);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION clarion.tables_of(registered oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE members (member) AS (
+        SELECT registered
+        UNION SELECT i.inhrelid FROM members JOIN pg_inherits i ON i.inhparent = member
+    )
+    SELECT member FROM members
+$$;
+COMMENT ON FUNCTION clarion.tables_of IS
+    'The tables whose rows are a resource''s: the registered one, its partitions and INHERITS children, at any depth.';
+
+CREATE FUNCTION clarion.capture_function(resource text) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = 'clarion_triggers' AND p.pronargs = 0 AND p.proname = CASE
+        WHEN length(resource) <= 55 THEN 'capture_' || lower(resource)
+        ELSE left('capture_' || lower(resource), 50) || '_' || left(encode(sha256(resource::bytea), 'hex'), 12) END
+$$;
+COMMENT ON FUNCTION clarion.capture_function IS 'The trigger function that clarion attach makes for a resource; null if it is not there.';
+
+CREATE FUNCTION clarion.function_digest(function oid) RETURNS bytea
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sha256(convert_to(jsonb_build_array(p.prosrc, p.proconfig, p.prosecdef, p.provolatile, p.proisstrict, l.lanname)::text, 'UTF8'))
+    FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.oid = function
+$$;
+COMMENT ON FUNCTION clarion.function_digest IS 'Of all that decides what a function does, without its owner; the same on every version of the server.';
+
+CREATE FUNCTION clarion.column_types(relation oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_object_agg(a.attnum::text, concat_ws(' = ', format_type(a.atttypid, NULL),
+        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END)), '{}')
+    FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+
+CREATE FUNCTION clarion.capture_state(wanted bigint[] DEFAULT NULL)
+RETURNS TABLE (resource_id bigint, resource text, root oid, member oid, schema_name name, table_name name,
+               capture_function oid, faults text[])
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.id, r.name, registered.oid, m.oid, n.nspname, m.relname, f.oid, array_remove(ARRAY[
+        CASE WHEN t.oid IS NULL THEN 'TRIGGER_MISSING'
+             -- 29: after, for each row, of INSERT, UPDATE and DELETE. Anything narrower would let writes pass.
+             WHEN t.tgfoid IS DISTINCT FROM f.oid OR t.tgtype <> 29 OR t.tgqual IS NOT NULL OR t.tgattr::text <> ''
+                  OR t.tgdeferrable THEN 'TRIGGER_CHANGED'
+             WHEN t.tgenabled <> 'A' THEN 'TRIGGER_NOT_ALWAYS' END,
+        u.fault,
+        CASE WHEN m.oid = registered.oid AND EXISTS (
+                 SELECT FROM unnest(r.key_columns || r.organisation_column) AS named (name)
+                 WHERE name IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM pg_attribute a WHERE a.attrelid = m.oid AND a.attname = name AND NOT a.attisdropped)
+             ) THEN 'COLUMN_MISSING' END
+    ], NULL)
+    FROM clarion.resources r
+    JOIN pg_namespace rn ON rn.nspname = r.schema_name
+    JOIN pg_class registered ON registered.relnamespace = rn.oid AND registered.relname = r.table_name
+        AND registered.relkind IN ('r', 'p')
+    CROSS JOIN LATERAL clarion.tables_of(registered.oid) AS members (oid)
+    JOIN pg_class m ON m.oid = members.oid
+    JOIN pg_namespace n ON n.oid = m.relnamespace
+    CROSS JOIN LATERAL clarion.capture_function(r.name) AS f (oid)
+    LEFT JOIN pg_trigger t ON t.tgrelid = m.oid AND t.tgname = '!clarion_capture'
+    -- What the registered table has against TRUNCATE, its partitions and children have too: a trigger for the statement is
+    -- not handed down.
+    CROSS JOIN LATERAL (
+        SELECT min(CASE WHEN u.oid IS NULL THEN 'TRUNCATE_MISSING'
+                        -- 34: before, for the statement, of TRUNCATE.
+                        WHEN u.tgtype <> 34 OR u.tgfoid IS DISTINCT FROM coalesce(o.tgfoid, u.tgfoid)
+                             OR NOT EXISTS (
+                                 SELECT FROM pg_proc p JOIN pg_namespace pn ON pn.oid = p.pronamespace
+                                 WHERE p.oid = u.tgfoid AND pn.nspname IN ('clarion', 'clarion_triggers')) THEN 'TRUNCATE_CHANGED'
+                        WHEN u.tgenabled <> 'A' THEN 'TRUNCATE_NOT_ALWAYS' END)
+        FROM (SELECT tgname, tgfoid FROM pg_trigger WHERE tgrelid = registered.oid AND tgname LIKE '!clarion\_truncate%'
+              UNION SELECT '!clarion_truncate', NULL WHERE NOT EXISTS (
+                  SELECT FROM pg_trigger WHERE tgrelid = registered.oid AND tgname = '!clarion_truncate')) AS o
+        LEFT JOIN pg_trigger u ON u.tgrelid = m.oid AND u.tgname = o.tgname
+    ) AS u (fault)
+    WHERE wanted IS NULL OR r.id = ANY (wanted)
+$$;
+COMMENT ON FUNCTION clarion.capture_state IS
+    'Every table of every resource (or of those wanted) and what its capture lacks, by the codes of clarion doctor; nothing: whole.';
+
+CREATE FUNCTION clarion.remember_captured(wanted bigint[] DEFAULT NULL) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO clarion.captured_tables (table_oid, resource_id, root, schema_name, table_name, file_node, columns)
+    SELECT DISTINCT ON (member) member, resource_id, member = root, schema_name, table_name, c.relfilenode, clarion.column_types(member)
+    FROM clarion.capture_state(wanted) JOIN pg_class c ON c.oid = member WHERE faults = '{}'
+    ON CONFLICT (table_oid) DO UPDATE
+        SET (resource_id, root, schema_name, table_name)
+            = (excluded.resource_id, excluded.root, excluded.schema_name, excluded.table_name)
+        WHERE (captured_tables.resource_id, captured_tables.root, captured_tables.schema_name, captured_tables.table_name)
+            IS DISTINCT FROM (excluded.resource_id, excluded.root, excluded.schema_name, excluded.table_name)
+$$;
+COMMENT ON FUNCTION clarion.remember_captured IS 'Enters the tables that are whole into captured_tables; takes none out.';
+
+CREATE FUNCTION clarion.forget_captured(attaching text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM clarion.captured_tables WHERE resource_id = (SELECT id FROM clarion.resources WHERE name = attaching)
+$$;
+COMMENT ON FUNCTION clarion.forget_captured IS 'Run by clarion attach before it makes triggers: the guard lets go of the table until note_attached.';
+
+CREATE FUNCTION clarion.note_attached(attached text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    noted clarion.resources;
+    proprietor name;
+BEGIN
+    UPDATE clarion.resources SET function_sha256 = clarion.function_digest(clarion.capture_function(name))
+    WHERE name = attached RETURNING * INTO noted;
+    -- Whoever makes a partition needs it, because the trigger is made on it too. Nobody can name the function: its schema is closed.
+    SELECT pg_get_userbyid(c.relowner) INTO proprietor FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE (n.nspname, c.relname) = (noted.schema_name, noted.table_name);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', clarion.capture_function(attached)::regprocedure, proprietor);
+    PERFORM clarion.forget_captured(attached);
+    PERFORM clarion.remember_captured(ARRAY[noted.id]);
+END $$;
+COMMENT ON FUNCTION clarion.note_attached IS 'Run by clarion attach at its end: what is there now is what is to be there.';
 
 -- ---------------------------------------------------------------- numbers
 
@@ -682,7 +868,8 @@ GRANT UPDATE (active, disabled_reason, etag, updated) ON clarion.receivers TO @e
 GRANT EXECUTE ON FUNCTION clarion.current_organisation_id() TO @api@;
 GRANT SELECT ON clarion.deployment, clarion.configuration, clarion.resources, clarion.organisations, clarion.clients,
     clarion.api_keys, clarion.history, clarion.receivers, clarion.headers, clarion.subscriptions, clarion.activations,
-    clarion.ledger, clarion.queue, clarion.events, clarion.attempts, clarion.receiver_health, clarion.evaluation_errors TO @api@;
+    clarion.ledger, clarion.queue, clarion.events, clarion.attempts, clarion.receiver_health, clarion.evaluation_errors,
+    clarion.alarms, clarion.break_glass TO @api@;
 GRANT INSERT, UPDATE ON clarion.receivers, clarion.subscriptions TO @api@;
 GRANT USAGE ON SEQUENCE clarion.receivers_id_seq TO @api@;
 GRANT INSERT, UPDATE, DELETE ON clarion.headers TO @api@;
