@@ -45,8 +45,10 @@ def test_every_code_comes_from_a_statement_or_from_the_command_itself() -> None:
 SITUATIONS = {
     "PARTITION_NOT_AHEAD": "DROP TABLE clarion.ledger_1",
     "TABLE_NOT_LOGGED": "ALTER TABLE parts SET UNLOGGED",
-    "ROW_NOT_READ": """INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at,
-        captured_at, xid, action, resource, object_id, link, problem) SELECT 1, id, 1, 1, now(), now(), now(), '1', 'c', 'PARTS', '1', '', 'a cast failed'
+    "ROW_NOT_READ": """
+        INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at, captured_at, xid,
+                                    action, resource, object_id, link, problem)
+        SELECT 1, id, 1, 1, now(), now(), now(), '1', 'c', 'PARTS', '1', '', 'a cast failed'
         FROM clarion.organisations WHERE name = 'default'""",
     "OUTBOX_BEHIND": "INSERT INTO parts VALUES (1); UPDATE clarion.outbox SET captured_at = captured_at - interval '61 s'",
     "ROUTER_SILENT": "UPDATE clarion.router SET beat_at = clock_timestamp() - interval '16 s'",
