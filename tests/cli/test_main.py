@@ -35,7 +35,7 @@ def test_help_lists_every_command_and_imports_none(clarion_process: Command, tmp
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_exists_under_its_name(name: str) -> None:
-    command = getattr(importlib.import_module(COMMANDS[name][0]), name)
+    command = getattr(importlib.import_module(COMMANDS[name][0]), name.replace("-", "_"))
     assert isinstance(command, click.Command)
     assert command.name == name
     assert command.help

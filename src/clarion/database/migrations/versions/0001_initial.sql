@@ -354,23 +354,29 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Without a pinned search_path, and therefore spelled out: so it becomes part of the statement that asks.
 CREATE FUNCTION clarion.tables_of(registered oid) RETURNS SETOF oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE AS $$
     WITH RECURSIVE members (member) AS (
         SELECT registered
-        UNION SELECT i.inhrelid FROM members JOIN pg_inherits i ON i.inhparent = member
+        UNION SELECT i.inhrelid FROM members JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) member
     )
     SELECT member FROM members
 $$;
 COMMENT ON FUNCTION clarion.tables_of IS
     'The tables whose rows are a resource''s: the registered one, its partitions and INHERITS children, at any depth.';
 
+CREATE FUNCTION clarion.capture_function_name(resource text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN pg_catalog.length(resource) OPERATOR(pg_catalog.<=) 55 THEN 'capture_' OPERATOR(pg_catalog.||) pg_catalog.lower(resource)
+        ELSE pg_catalog.left('capture_' OPERATOR(pg_catalog.||) pg_catalog.lower(resource), 50) OPERATOR(pg_catalog.||) '_'
+             OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(resource::pg_catalog.bytea), 'hex'), 12) END
+$$;
 CREATE FUNCTION clarion.capture_function(resource text) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname = 'clarion_triggers' AND p.pronargs = 0 AND p.proname = CASE
-        WHEN length(resource) <= 55 THEN 'capture_' || lower(resource)
-        ELSE left('capture_' || lower(resource), 50) || '_' || left(encode(sha256(resource::bytea), 'hex'), 12) END
+    WHERE n.nspname = 'clarion_triggers' AND p.pronargs = 0 AND p.proname = clarion.capture_function_name(resource)
 $$;
 COMMENT ON FUNCTION clarion.capture_function IS 'The trigger function that clarion attach makes for a resource; null if it is not there.';
 
@@ -413,7 +419,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     CROSS JOIN LATERAL clarion.tables_of(registered.oid) AS members (oid)
     JOIN pg_class m ON m.oid = members.oid
     JOIN pg_namespace n ON n.oid = m.relnamespace
-    CROSS JOIN LATERAL clarion.capture_function(r.name) AS f (oid)
+    LEFT JOIN pg_proc f ON f.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'clarion_triggers')
+        AND f.pronargs = 0 AND f.proname = clarion.capture_function_name(r.name)::name
     LEFT JOIN pg_trigger t ON t.tgrelid = m.oid AND t.tgname = '!clarion_capture'
     -- What the registered table has against TRUNCATE, its partitions and children have too: a trigger for the statement is
     -- not handed down.
