@@ -16,28 +16,33 @@ REVOKE ALL ON SCHEMA clarion_guard FROM PUBLIC;
 -- Ids of the resources that a command on these relations (or on all of a schema) concerns; null: none, or no Clarion here.
 CREATE FUNCTION clarion_guard.concerned(touched oid[], schemas oid[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found bigint[];
 BEGIN
     IF to_regclass('clarion.captured_tables') IS NULL OR to_regclass('clarion.resources') IS NULL THEN
         RETURN NULL;
     END IF;
-    RETURN (
-        WITH RECURSIVE above (member) AS (
-            SELECT unnest(touched)
-            UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = member
-        )
-        SELECT array_agg(DISTINCT found.id) FROM (
-            SELECT k.resource_id FROM clarion.captured_tables k WHERE k.table_oid = ANY (touched)
-            UNION ALL
-            SELECT k.resource_id FROM clarion.captured_tables k JOIN pg_class c ON c.oid = k.table_oid
-            WHERE c.relnamespace = ANY (schemas)
-            UNION ALL
-            SELECT r.id FROM above JOIN pg_class c ON c.oid = member JOIN pg_namespace n ON n.oid = c.relnamespace
-            JOIN clarion.resources r ON (r.schema_name, r.table_name) = (n.nspname, c.relname)
-        ) AS found (id)
-        -- What was remembered in another life of the database says nothing about the tables here.
-        WHERE EXISTS (SELECT FROM clarion.deployment d CROSS JOIN pg_control_system() c JOIN pg_database b ON b.datname = current_database()
-                      WHERE (d.system_identifier, d.database_oid) = (c.system_identifier::text, b.oid::bigint))
-    );
+    WITH RECURSIVE above (member) AS (
+        SELECT unnest(touched)
+        UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = member
+    )
+    SELECT array_agg(DISTINCT concern.id) INTO found FROM (
+        SELECT k.resource_id FROM clarion.captured_tables k WHERE k.table_oid = ANY (touched)
+        UNION ALL
+        SELECT k.resource_id FROM clarion.captured_tables k JOIN pg_class c ON c.oid = k.table_oid
+        WHERE c.relnamespace = ANY (schemas)
+        UNION ALL
+        SELECT r.id FROM above JOIN pg_class c ON c.oid = member JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN clarion.resources r ON (r.schema_name, r.table_name) = (n.nspname, c.relname)
+    ) AS concern (id);
+    -- What was remembered in another life of the database says nothing about the tables here.
+    IF found IS NOT NULL AND NOT EXISTS (
+        SELECT FROM clarion.deployment d CROSS JOIN pg_control_system() c JOIN pg_database b ON b.datname = current_database()
+        WHERE (d.system_identifier, d.database_oid) = (c.system_identifier::text, b.oid::bigint)
+    ) THEN
+        RETURN NULL;
+    END IF;
+    RETURN found;
 END $$;
 
 -- The registry follows a table that was renamed or moved to another schema. It looks first: an UPDATE of no row would count as
