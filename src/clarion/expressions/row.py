@@ -65,9 +65,8 @@ class Values:
             "objectId": change.object_id,
             "correlationId": _safe(change.correlation_id),
         }
-        # In UTF-8 a character takes up to four bytes.
-        circumstances = sum(len(text or "") for text in (change.actor_id, change.actor_name, change.correlation_id))
-        self.row_bytes = 4 * (length + circumstances + len(change.object_id) + len(change.resource))
+        texts = (old, new, change.actor_id, change.actor_name, change.correlation_id, change.object_id, change.resource)
+        self.row_bytes = sum(_utf8_bytes(text or "") for text in texts)
         self.elements = (old or "").count(",") + (new or "").count(",") + 1
         return activation(values)
 
@@ -117,6 +116,11 @@ def _clean(value: Any) -> Any:
             return [_clean(one) for one in value]
         case _:
             return value
+
+
+def _utf8_bytes(text: str) -> int:
+    # Whether it is ASCII is known without looking; most rows are.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _safe(text: str | None) -> str | None:
