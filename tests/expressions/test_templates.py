@@ -183,6 +183,23 @@ def test_every_change_makes_a_message_that_is_taken_and_formats_nothing(
         assert not set(text) & {HOSTILE, "<", "*", "`", ">"}, text
 
 
+@ALL
+@pytest.mark.parametrize("character", ["\x01", '"', "💩", "ä", "<"])
+def test_a_message_with_everything_as_long_as_it_gets_is_within_the_limit(service: Service, character: str) -> None:
+    """A control character takes most: six characters of JSON."""
+    names = [character * 60 + str(number) for number in range(9)]
+    row = dict.fromkeys(names, character * 300)
+    edited = {name: f"{value}x" for name, value in row.items()}
+    assert service.faults(rendered(service, row, edited, object_id=character * 300, actor_name=character * 300)) == []
+
+
+@pytest.mark.parametrize("character", ["\x01", '"', "💩", "ä"])
+def test_the_longest_card_of_an_issue_is_within_the_limit(character: str) -> None:
+    names = ("title", "status", "cause_condition", "expected_condition")
+    issue = dict.fromkeys(names, character * 300) | {"run_id": 2**62}
+    assert ISSUE.faults(rendered(ISSUE, None, issue, object_id="9" * 20, actor_name=character * 300)) == []
+
+
 _issues = st.fixed_dictionaries(
     {column.name: _json for column in Issue.__table__.columns}
     | {"title": _texts | _long_texts, "status": st.sampled_from(["pending", "resolved"])}

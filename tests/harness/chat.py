@@ -22,6 +22,7 @@ Check = Callable[[Any, str], Iterator[str]]
 """Given a value and where it stands, the faults that it has."""
 
 TEAMS_BYTES_MAX = 28 * 1024
+"""As UTF-16: posts of more than some 14,000 ASCII characters were answered with 413."""
 GOOGLE_CHAT_BYTES_MAX = 32_000
 
 
@@ -166,8 +167,9 @@ _teams = _object(
 def teams_faults(message: object) -> list[str]:
     """See the module."""
     faults = list(_teams(message, "message"))
-    if _size(message) > TEAMS_BYTES_MAX:
-        faults.append(f"the message has {_size(message)} bytes, more than {TEAMS_BYTES_MAX}")
+    size = len(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-16-le"))
+    if size > TEAMS_BYTES_MAX:
+        faults.append(f"the message has {size} bytes, more than {TEAMS_BYTES_MAX}")
     return faults
 
 
