@@ -262,6 +262,28 @@ def test_a_template_that_fails_says_why(template: str, reason: str) -> None:
         rendered(template, row(text="x" * (BODY_BYTES_MAX - 100), list=[0]))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"a": object.list.map(x, object.text)}',
+        '{"a": object.list.map(x, {"b": [object.text]})}',
+        '{"a": [' + ", ".join(["object.text"] * 1000) + "]}",
+        '{"a": [' + ", ".join(["0"] * 1000) + "].map(i, object.text)}",
+    ],
+)
+def test_a_template_does_not_make_a_gigabyte_of_a_row(template: str) -> None:
+    """The largest result that is begun with is some megabytes; its size is looked at once it is there."""
+    new = row(list=list(range(1500)), text="x" * 300_000)
+    with pytest.raises(EvaluationFailed, match="it could take too much memory"):
+        rendered(template, new)
+
+
+def test_a_list_of_the_row_may_be_passed_on() -> None:
+    new = row(list=[{"name": "n" * 100}] * 500)
+    body = rendered('{"a": object.list.filter(x, x.name != ""), "b": object.list.map(x, x.name)}', new)
+    assert len(json.loads(body)["b"]) == 500
+
+
 _characters = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 _json = st.recursive(
     st.none()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clarion.expressions.tree import Call, Constant, ListOf, Loop, MapOf, Name, Node
+from clarion.expressions.tree import Call, Constant, ListOf, Loop, MapOf, Name, Node, Select
 
 ITERATIONS_MAX = 10_000
 """What the library's own budget lets a single evaluation go through, all loops together."""
@@ -39,6 +39,10 @@ _SCANNING = {
     "int",
     "double",
 }
+
+
+_SMALL = {"type", "@in", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_&&_", "_||_", "!_", *_SCANNING}
+"""What has a number, a type, or true or false as its result."""
 
 
 @dataclass(slots=True)
@@ -105,7 +109,8 @@ def bounds_of(tree: Node) -> Bounds:
         isinstance(node.kind, Call) and node.kind.function == "_+_" and not _is_append(node.kind)
         for node in tree.walk()
     )
-    _count(tree, _Place(), bounds)
+    # A template's result is copied as a whole, a text in it as often as it stands there.
+    _add(bounds.made, 0, _count(tree, _Place(), bounds))
     return bounds
 
 
@@ -113,13 +118,14 @@ def bounds_of(tree: Node) -> Bounds:
 class _Place:
     """Where a node stands: in how many loops over lists of unknown length, and how often all others around it go round.
 
-    `length` is that of the innermost loop's list, if it is written out; `sizes` has the loops' variables, as multiples of
-    the row's size.
+    `length` is that of the innermost loop's list, if it is written out, `variable` its variable; `sizes` has all loops'
+    variables, as multiples of the row's size.
     """
 
     depth: int = 0
     times: int = 1
     length: int | None = None
+    variable: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -150,6 +156,7 @@ def _count_loop(loop: Loop, place: _Place, bounds: Bounds) -> int:
         depth=place.depth + (length is None),
         times=place.times * rounds,
         length=length,
+        variable=loop.variable,
         sizes={**place.sizes, loop.variable: of_one},
     )
     size = rounds * sum(_count(part, inner, bounds) for part in (loop.condition, loop.step))
@@ -182,13 +189,14 @@ def _count_call(call: Call, place: _Place, bounds: Bounds) -> int:
         _add(bounds.scanned, place.depth, size * place.times)
         return 0
     if _is_append(call):
-        if place.length is None:
-            _add(bounds.appended, place.depth, place.times)
-        else:
+        if place.length is not None:
             _add(bounds.copied, place.depth, place.times * place.length * _ELEMENT_BYTES)
+        else:
+            _add(bounds.appended, place.depth, place.times)
+            # All elements together are no larger than the list; anything else may be put into each round's element.
+            if not _is_part_of(call.operands[1], place.variable):
+                _add(bounds.made, place.depth, sizes[1] * place.times)
         return sizes[1]
-    if call.function == "type":
-        return 0
     if call.function == "_[_]":
         return sizes[0]
     if call.function == "_?_:_":
@@ -203,7 +211,20 @@ def _count_call(call: Call, place: _Place, bounds: Bounds) -> int:
         _add(bounds.made, depth, size * place.times)
     if call.function in _MAKING or call.function in _SCANNING:
         _add(bounds.scanned, depth, size * place.times)
-    return size
+    return 0 if call.function in _SMALL else size
+
+
+def _is_part_of(appended: Node, variable: str) -> bool:
+    """Whether the one element that a loop appends is the loop's variable, or something in it."""
+    node = appended.kind.elements[0] if isinstance(appended.kind, ListOf) and appended.kind.elements else appended
+    while True:
+        match node.kind:
+            case Select(operand) | Call("_[_]", _, (operand, *_)):
+                node = operand
+            case Name(name):
+                return name == variable
+            case _:
+                return False
 
 
 def _cut_to(call: Call) -> int | None:
