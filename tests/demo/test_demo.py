@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -89,7 +89,7 @@ def test_once_shows_six_verified_uses_on_a_fresh_directory_and_on_a_used_one(
     for row, use in zip(rows, USES, strict=True):
         assert row.startswith(use)
         assert "✓" in row
-    assert "6 of 6 uses arrived, and nothing else. 17 deliveries, 17 verified" in first.stdout
+    assert "6 of 6 uses arrived, and nothing else. 11 deliveries, 11 verified" in first.stdout
     assert "issue 3 opened" in rows[4] or "issue 2 opened" in rows[4]
     assert "Teams answered 200" in rows[5]
     _assert_nothing_is_left(tmp_path)
@@ -103,9 +103,10 @@ def test_once_shows_six_verified_uses_on_a_fresh_directory_and_on_a_used_one(
     assert (second.stdout + second.stderr).isascii()
     result = json.loads(second.stdout)
     assert result["ok"] is True
-    assert result["deliveries"] == result["verified"] == 17
+    assert result["deliveries"] == result["verified"] == 11
     assert result["seconds"] < 30
     assert [use["name"] for use in result["uses"]] == list(USES)
+    assert [bool(use["condition"]) for use in result["uses"]] == [True, True, True, False, True, False]
     assert all(use["verified"] and use["deliveries"] for use in result["uses"])
     assert key.read_text() == kept
     _assert_nothing_is_left(tmp_path)
@@ -121,6 +122,9 @@ def test_live_shows_deliveries_offers_a_call_that_works_and_ends_with_ctrl_c(
     )
 
     shown = "\n".join(live.stdout)
+    assert (
+        '/erp         PURCHASE_ORDERS UPDATE   if object.status == "ordered" && oldObject.status != "ordered"' in shown
+    )
     call = re.search(CURL, shown)
     assert call is not None
     answer = subprocess.run(["bash", "-c", call[0]], capture_output=True, text=True, check=True)
@@ -131,12 +135,13 @@ def test_live_shows_deliveries_offers_a_call_that_works_and_ends_with_ctrl_c(
     uri = re.search(r"https://127\.0\.0\.1:\d+", shown)
     assert uri is not None
     trusting = ssl.create_default_context(cafile=home / ".clarion" / "demo" / "authority.pem")
-    forged = urllib.request.Request(f"{uri[0]}/qa", b"{}", {"webhook-id": "evt_x_1"}, method="POST")
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(forged, context=trusting)
-    refused.value.close()
-    assert refused.value.code == 401
-    live.wait_for_line(r"✗ qa .*does not verify.*refused: the header webhook-timestamp is missing")
+    for path in ("qa", "teams"):
+        forged = urllib.request.Request(f"{uri[0]}/{path}", b"{}", {"webhook-id": "evt_x_1"}, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(forged, context=trusting)
+        refused.value.close()
+        assert refused.value.code == 401
+        live.wait_for_line(rf"✗ {path} .*does not verify.*refused: the header webhook-timestamp is missing")
 
     api = re.search(r"http://127\.0\.0\.1:\d+", shown)
     assert api is not None
@@ -152,6 +157,7 @@ def test_live_shows_deliveries_offers_a_call_that_works_and_ends_with_ctrl_c(
     assert re.search(r"\d+ deliveries, \d+ verified; commit to receiver: median \d+ ms, p99 \d+ ms", ended.stdout)
     assert "Traceback" not in ended.stdout + ended.stderr
     assert ESCAPE not in ended.stdout + ended.stderr
+    assert "ignored: " not in ended.stdout, "a condition lets through what an integration has no use for"
     _assert_nothing_is_left(home)
 
 
@@ -160,7 +166,9 @@ def _follow_the_tutorial(home: Path, api: str) -> None:
     text = TUTORIAL.read_text()
     blocks = re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL)
     (program,) = [code for language, code in blocks if language == "python"]
-    define, create, test, subscribe, look = [code for language, code in blocks if language == "sh" and "ask" in code]
+    define, create, test, subscribe, only, look = [
+        code for language, code in blocks if language == "sh" and "ask" in code
+    ]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
 
@@ -189,15 +197,46 @@ def _follow_the_tutorial(home: Path, api: str) -> None:
         assert (tested["outcome"], tested["statusCode"]) == ("SUCCEEDED", 204)
         assert running.stdout is not None
         assert "webhook_tests create" in running.stdout.readline()
-        assert ask(subscribe.replace("receiverId: 7,", mine))["createWebhookSubscription"]["webhookSubscription"][
-            "active"
-        ]
+        subscribed = ask(subscribe.replace("receiverId: 7,", mine))["createWebhookSubscription"]["webhookSubscription"]
         assert re.match(r"evt_\w+_\d+ run_steps update \d+ \{", running.stdout.readline())
+        before = _holds_from(ask, subscribed["id"])
+        adapted = re.sub(r'etag: \\"\w+\\"', f'etag: \\\\"{subscribed["_etag"]}\\\\"', only)
+        edited = ask(adapted.replace("id: 7,", f"id: {subscribed['id']},"))["updateWebhookSubscription"]
+        assert "started_at" in edited["webhookSubscription"]["condition"]
+        while _holds_from(ask, subscribed["id"]) == before:
+            assert running.poll() is None
+        _expect_starts_only(ask, subscribed["id"], running.stdout)
     finally:
         running.kill()
         running.communicate()
     events = ask(look.replace("{eq: 7}", f"{{eq: {receiver['id']}}}"))["webhookEvents"]["edges"]
     assert events[0]["node"]["attempts"] or events[0]["node"]["status"] == "PENDING"
+
+
+Ask = Callable[[str], dict[str, Any]]
+
+
+def _query(ask: Ask, query: str) -> dict[str, Any]:
+    return ask(f"\nask '{json.dumps({'query': query})}'")
+
+
+def _holds_from(ask: Ask, subscription: str) -> str:
+    found = _query(ask, f"{{ webhookSubscription(id: {subscription}) {{ activeFromPosition }} }}")
+    position: str = found["webhookSubscription"]["activeFromPosition"]
+    return position
+
+
+def _expect_starts_only(ask: Ask, subscription: str, printed: IO[str]) -> None:
+    """Of the events that are newer than the newest of now, only steps that begin are printed."""
+    newest = f"first: 1, sort: [ID_DESC], filters: {{subscriptionId: {{eq: {subscription}}}}}"
+    found = _query(ask, f"{{ webhookEvents({newest}) {{ edges {{ node {{ id }} }} }} }}")["webhookEvents"]["edges"]
+    last = int(found[0]["node"]["id"])
+    seen = 0
+    while seen < 3:
+        line = re.match(r"evt_\w+_(\d+) run_steps update \d+ (.*)", printed.readline())
+        if line is not None and int(line[1]) > last:
+            assert "'started_at': None" in line[2]
+            seen += 1
 
 
 def test_live_json_is_one_object_per_delivery_on_another_port_with_a_key_of_ones_own(

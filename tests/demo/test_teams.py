@@ -1,52 +1,65 @@
-"""The adaptive card: what we send passes the endpoint's check, and the check refuses what Teams would."""
+"""The Teams-shaped endpoint: it takes the card that the demo's template makes, and refuses what Teams would."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarion.demo.teams import card_faults, issue_card
-from clarion_receive import VerifiedEvent
-from clarion_receive._event import event_of
+from clarion.demo.integration import INTEGRATIONS
+from clarion.demo.teams import card_faults, card_lines
+from clarion.expressions.program import load_program
+from clarion.expressions.render import render_template
+from clarion.expressions.row import Values
+from clarion.ledger.change import Captured
+from harness.chat import teams_faults
+
+TEMPLATE = INTEGRATIONS[-1].template or ""
 
 
-def _event(**issue: Any) -> VerifiedEvent:
-    body = {
-        "resource": "issues",
-        "action": "create",
-        "object_id": "7",
-        "actor": {"id": "1", "name": "Ada"},
-        "data": issue,
-    }
-    return event_of("evt_x_1", datetime(2026, 11, 24, tzinfo=UTC), json.dumps(body).encode())
+def _message(**issue: Any) -> Any:
+    row = dict.fromkeys(("title", "status", "run_id", "cause_condition", "expected_condition")) | {"title": ""} | issue
+    change = Captured(
+        1, 1, None, "ISSUES", "c", "7", 1, 1, None, None, "1", "Ada", None, None, json.dumps(row, ensure_ascii=False)
+    )
+    return json.loads(render_template(Values(change), load_program(TEMPLATE)))
 
 
-ISSUE = {"id": 7, "title": "Torque above limit", "status": "pending", "run_id": 3, "cause_condition": "worn tool"}
+ISSUE = {"title": "Torque above limit", "status": "pending", "run_id": 3, "cause_condition": "worn tool"}
 
 
-def test_the_card_is_a_message_with_one_adaptive_card() -> None:
-    message = issue_card(_event(**ISSUE))
-    assert message["type"] == "message"
-    (attachment,) = message["attachments"]
-    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
-    card = attachment["content"]
-    assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
-    assert card["body"][1]["text"] == "Torque above limit"
-    assert {"title": "Run", "value": "3"} in card["body"][2]["facts"]
+def test_the_card_shows_the_issue() -> None:
+    message = _message(**ISSUE)
     assert card_faults(message) == []
+    assert card_lines(message) == (
+        "New issue",
+        "Torque above limit",
+        "Issue: 7",
+        "Status: pending",
+        "Run: 3",
+        "Cause: worn tool",
+        "Reported by: Ada",
+    )
 
 
-@given(st.text(min_size=1), st.text(), st.none() | st.integers())
+_texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(_texts, _texts, st.none() | st.integers(1, 2**40))
 def test_every_issue_makes_a_card_that_is_taken(title: str, cause: str, run_id: int | None) -> None:
-    card = issue_card(_event(title=title, cause_condition=cause, run_id=run_id, status="pending"))
-    assert card_faults(json.loads(json.dumps(card))) == []
+    message = _message(title=title, cause_condition=cause, run_id=run_id, status="pending")
+    assert card_faults(message) == []
+    shown = card_lines(message)[1]
+    assert shown == title or (shown == "(no title)" and not title.strip())
+
+
+def _block(message: Any, number: int) -> Any:
+    return message["attachments"][0]["content"]["body"][number]
 
 
 @pytest.mark.parametrize(
@@ -61,15 +74,22 @@ def test_every_issue_makes_a_card_that_is_taken(title: str, cause: str, run_id: 
         lambda message: message["attachments"][0]["content"].update(version="9"),
         lambda message: message["attachments"][0]["content"].pop("$schema"),
         lambda message: message["attachments"][0]["content"]["body"].clear(),
-        lambda message: message["attachments"][0]["content"]["body"][0].update(text=""),
-        lambda message: message["attachments"][0]["content"]["body"][2]["facts"].append({"title": "no value"}),
         lambda message: message["attachments"][0]["content"]["body"].append({"type": "Unknown"}),
+        lambda message: message["attachments"][0]["content"]["body"].append(
+            {"type": "FactSet", "facts": [{"title": "no value"}]}
+        ),
+        lambda message: _block(message, 0).update(text=""),
+        lambda message: _block(message, 1)["inlines"].clear(),
+        lambda message: _block(message, 1)["inlines"][0].pop("type"),
+        lambda message: _block(message, 1)["inlines"][0].update(text=3),
+        lambda message: _block(message, 1)["inlines"][0].update(text="x" * 28 * 1024),
     ],
 )
 def test_a_malformed_card_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
-    message = copy.deepcopy(issue_card(_event(**ISSUE)))
+    message = copy.deepcopy(_message(**ISSUE))
     spoil(message)
     assert card_faults(message)
+    assert teams_faults(message)
 
 
 @pytest.mark.parametrize("message", [None, [], "text", 1])

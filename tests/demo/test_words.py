@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clarion.demo.books import Books
-from clarion.demo.delivery import Card, Delivery, OpenedIssue, read_report
+from clarion.demo.delivery import Delivery, OpenedIssue, read_report
 from clarion.demo.handle import _within
 from clarion.demo.terminal import Terminal
 from clarion.demo.words import Tally, change_words, delivery_lines, quantile
@@ -53,6 +53,8 @@ def _terminal(width: int, *, unicode: bool = True, colours: bool = False) -> Ter
             f"ISSUES create 7  Bent pin {'x' * 26}…",
         ),
         (replace(UPDATE, action="DELETE", data={}), "RUN_STEPS delete 42"),
+        (replace(UPDATE, resource="", card=("New issue", "Bent pin")), "a card  Bent pin"),
+        (replace(UPDATE, resource=""), "a body of another's making"),
     ],
 )
 def test_a_change_in_words(given: Delivery, words: str) -> None:
@@ -104,9 +106,14 @@ def test_what_is_refused_shows_nothing_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [UPDATE, replace(UPDATE, opened=OpenedIssue("c", (("ISSUES", "CREATE", "1"),))), Card("Bent pin")]
+    "report",
+    [
+        UPDATE,
+        replace(UPDATE, opened=OpenedIssue("c", (("ISSUES", "CREATE", "1"),))),
+        replace(UPDATE, card=("New issue", "Bent pin")),
+    ],
 )
-def test_reports_come_out_of_the_pipe_as_they_went_in(report: Delivery | Card) -> None:
+def test_reports_come_out_of_the_pipe_as_they_went_in(report: Delivery) -> None:
     assert read_report(report.line()) == report
 
 

@@ -123,6 +123,15 @@ def test_a_row_that_an_action_has_not_is_not_asked_for(action: str, absent: str,
         compile_condition(f"{absent}.done", shape)
 
 
+@pytest.mark.parametrize("action", ["CREATE", "UPDATE", "DELETE"])
+def test_one_expression_can_serve_every_action(action: str) -> None:
+    shape = Shape("PURCHASE_ORDERS", action, COLUMNS)
+    compile_condition('action == "UPDATE" ? object.done && !oldObject.done : true', shape)
+    compile_condition('action != "DELETE" ? action == "CREATE" || object.done : oldObject.done', shape)
+    with pytest.raises(ExpressionRefused, match="has no column dnoe"):
+        compile_condition(f'action == "{action}" ? {"oldO" if action == "DELETE" else "o"}bject.dnoe : true', shape)
+
+
 def test_of_a_resource_without_a_table_any_field_may_be_there() -> None:
     compile_condition('object.anything == "x" && object.other > 3', Shape("PUBLISHED", "UPDATE", None))
 

@@ -124,6 +124,10 @@ GREEDY = [
     "object.list.filter(x, true).map(x, object.text + string(x)).size() > 0",
     "size(" + "+".join(["object.text"] * 20) + ") > 0",
     "object.list.map(x, object.list.map(y, y)).size() > 0",
+    "[object.text + object.text + object.text].map(x, x + x + x).all(x, size(x + x) > 0)",
+    "[0, 1, 2, 3, 4, 5, 6, 7].map(i, [0, 1, 2, 3, 4, 5, 6, 7].map(j, object.text + string(j))).size() > 0",
+    "size(object.list.map(x, object.text).join()) > 0",
+    "[0, 1, 2, 3].all(i, object.list.map(x, x + i).size() > 0)",
     "(object.list + object.list + object.list).all(x, object.text.matches('(a|b|ab)*c'))",
 ]
 
@@ -140,6 +144,14 @@ def test_nothing_takes_more_memory_than_its_bound_allows(condition: str, count: 
     grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kb * 1024 < 2 * MEMORY_BYTES_MAX, "the largest it ever was, of one evaluation"
     print(f"{time.process_time() - begun:.3f} s, {grown_kb} KiB")
+
+
+def test_a_loop_over_a_written_list_costs_what_it_goes_round_however_long_the_lists_of_the_row_are() -> None:
+    new = row(text="a," * 20_000)
+    assert holds("[0, 1, 2, 3, 4, 5, 6, 7].all(i, size(object.text + string(i)) == 40001)", None, new, "c")
+    assert holds("['a', 'b'].map(x, object.text.substring(0, 9) + x).join() == 'a,a,a,a,aaa,a,a,a,ab'", None, new, "c")
+    with pytest.raises(EvaluationFailed, match="it could take too much memory"):
+        holds("object.text.size() > 0 && object.all(i, size(object.text + i) > 0)", None, new, "c")
 
 
 # ---------------------------------------------------------------- a second opinion
@@ -248,6 +260,28 @@ def test_values_that_json_has_no_form_for_are_written_as_cel_says() -> None:
 def test_a_template_that_fails_says_why(template: str, reason: str) -> None:
     with pytest.raises(EvaluationFailed, match=reason):
         rendered(template, row(text="x" * (BODY_BYTES_MAX - 100), list=[0]))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"a": object.list.map(x, object.text)}',
+        '{"a": object.list.map(x, {"b": [object.text]})}',
+        '{"a": [' + ", ".join(["object.text"] * 1000) + "]}",
+        '{"a": [' + ", ".join(["0"] * 1000) + "].map(i, object.text)}",
+    ],
+)
+def test_a_template_does_not_make_a_gigabyte_of_a_row(template: str) -> None:
+    """The largest result that is begun with is some megabytes; its size is looked at once it is there."""
+    new = row(list=list(range(1500)), text="x" * 300_000)
+    with pytest.raises(EvaluationFailed, match="it could take too much memory"):
+        rendered(template, new)
+
+
+def test_a_list_of_the_row_may_be_passed_on() -> None:
+    new = row(list=[{"name": "n" * 100}] * 500)
+    body = rendered('{"a": object.list.filter(x, x.name != ""), "b": object.list.map(x, x.name)}', new)
+    assert len(json.loads(body)["b"]) == 500
 
 
 _characters = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)

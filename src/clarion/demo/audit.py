@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from time import monotonic, sleep
 from typing import Any, Final
 
 from clarion.core.errors import CheckFailed
-from clarion.demo.delivery import Delivery
+from clarion.demo.changes import change_of_id
+from clarion.demo.delivery import Delivery, milliseconds
 from clarion.demo.stage import Stage
 
 _SETTLED_SECONDS_MAX: Final = 10.0
@@ -23,6 +26,11 @@ query Events($after: String, $subscriptions: [ID!]) {
   }
 }"""
 
+_EVENT: Final = """
+query Event($id: ID!) {
+  webhookEvent(id: $id) { resource action objectId changeId sequence subscription { id } }
+}"""
+
 
 Recorded = dict[int, dict[str, Any]]
 """Events of the demo's subscriptions as the API shows them, by their id."""
@@ -33,6 +41,31 @@ def recorded_events(stage: Stage) -> Recorded:
     subscriptions = [str(one.subscription_id) for one in stage.registered.values()]
     events = stage.api.nodes(_EVENTS, "webhookEvents", subscriptions=subscriptions)
     return {int(event["id"]): event for event in events}
+
+
+def completed(stage: Stage, delivery: Delivery) -> Delivery:
+    """The delivery with the change that it is about: a card does not say, so the record is asked by the event's id.
+
+    Any other is as it was. Raises ApiRefused.
+    """
+    if not delivery.card:
+        return delivery
+    event = stage.api.run(_EVENT, id=str(delivery.event_id))["webhookEvent"]
+    change = change_of_id(stage.address, int(event["changeId"]))
+    return replace(
+        delivery,
+        ms=milliseconds(change.occurred_at, datetime.fromisoformat(delivery.received_at)),
+        subscription_id=int(event["subscription"]["id"]),
+        resource=event["resource"],
+        action=event["action"],
+        object_id=event["objectId"],
+        change_id=change.change_id,
+        sequence=int(event["sequence"]),
+        occurred_at=change.occurred_at,
+        correlation_id=change.correlation_id,
+        actor=change.actor,
+        data=change.new or change.old,
+    )
 
 
 def settled_events(stage: Stage) -> Recorded:

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from clarion.core.errors import CheckFailed, ClarionError, EnvironmentRefused, UsageInvalid
 from clarion.demo.certificates import HOST
-from clarion.demo.delivery import Card, Delivery, read_report
+from clarion.demo.delivery import Delivery, read_report
 from clarion.demo.receiver_setup import Setup
 from clarion.demo.serving import BEGIN
 
@@ -114,7 +114,7 @@ class ReceiverProcess:
                 pass_fds=[listening.fileno()],
                 start_new_session=True,
             )
-        self._reports: SimpleQueue[Delivery | Card | None] = SimpleQueue()
+        self._reports: SimpleQueue[Delivery | None] = SimpleQueue()
         self._ready = threading.Event()
         threading.Thread(target=self._read, name="receiver", daemon=True).start()
 
@@ -131,7 +131,7 @@ class ReceiverProcess:
             if monotonic() > waited_until:
                 raise CheckFailed("the demo's receiver does not start", f"see {self._log_file}")
 
-    def next_report(self, timeout_seconds: float) -> Delivery | Card | None:
+    def next_report(self, timeout_seconds: float) -> Delivery | None:
         """What it reports next; None when nothing came in time. Raises CheckFailed once it has ended."""
         try:
             report = self._reports.get(timeout=max(0.0, timeout_seconds))

@@ -1,4 +1,4 @@
-"""What the receiver reports to the demo: requests that came, cards that the Teams endpoint took."""
+"""What the receiver reports to the demo: requests that came, and what was done about them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Delivery:
 
     `received_at` is the receiver's clock (ISO 8601, UTC) when the body was there, `ms` the milliseconds from the
     trigger's clock in the application's transaction (`occurred_at`) until then; None when the request was not verified.
+    `card` has the lines of a card that came in place of Clarion's own body: such a request says nothing else of its change.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Delivery:
     is_repeated: bool = False
     is_failed: bool = False
     opened: OpenedIssue | None = None
+    card: tuple[str, ...] = ()
 
     @classmethod
     def unverified(cls, path: str, at: datetime, reason: str) -> Delivery:
@@ -70,18 +72,18 @@ class Delivery:
         *,
         repeated: bool = False,
         failed: bool = False,
+        card: tuple[str, ...] = (),
     ) -> Delivery:
         """A request whose signature held."""
-        latency_ms = (at - datetime.fromisoformat(event.occurred_at)).total_seconds() * 1000
         changes = tuple((change.resource, change.action, change.object_id) for change in act.changes) if act else ()
         return cls(
             path=path,
             received_at=_text(at),
             is_verified=True,
             did=did,
-            ms=round(latency_ms, 1),
+            ms=milliseconds(event.occurred_at, at) if event.occurred_at else None,
             webhook_id=event.id,
-            event_id=event.event_id or 0,
+            event_id=event.event_id or _event_id(event.id),
             subscription_id=event.subscription_id or 0,
             resource=event.resource.upper(),
             action=event.action.upper(),
@@ -97,6 +99,7 @@ class Delivery:
             is_repeated=repeated,
             is_failed=failed,
             opened=OpenedIssue(act.correlation_id, changes) if act else None,
+            card=card,
         )
 
     @property
@@ -109,15 +112,15 @@ class Delivery:
         return json.dumps({"report": "delivery", **asdict(self)}).encode() + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A message that the Teams-shaped endpoint took; `title` is the text of its second block."""
+def milliseconds(occurred_at: str, at: datetime) -> float:
+    """From the trigger's clock (ISO 8601) to a moment."""
+    return round((at - datetime.fromisoformat(occurred_at)).total_seconds() * 1000, 1)
 
-    title: str
 
-    def line(self) -> bytes:
-        """As it goes through the pipe."""
-        return json.dumps({"report": "card", "title": self.title}).encode() + b"\n"
+def _event_id(webhook_id: str) -> int:
+    """The event's id, which a `webhook-id` ends with; 0 if it does not."""
+    last = webhook_id.rpartition("_")[2]
+    return int(last) if last.isdecimal() else 0
 
 
 def _text(at: datetime) -> str:
@@ -125,19 +128,15 @@ def _text(at: datetime) -> str:
     return at.isoformat(timespec="microseconds")
 
 
-def read_report(line: bytes) -> Delivery | Card | None:
+def read_report(line: bytes) -> Delivery | None:
     """The report in a line; None says that the receiver is ready."""
     values: dict[str, Any] = json.loads(line)
-    match values.pop("report"):
-        case "ready":
-            return None
-        case "card":
-            return Card(**values)
-        case _:
-            opened = values.pop("opened")
-            if opened is not None:
-                changes = tuple((str(one[0]), str(one[1]), str(one[2])) for one in opened["changes"])
-                values["opened"] = OpenedIssue(opened["correlation_id"], changes)
-            known = {entry.name for entry in fields(Delivery)}
-            values["changed"] = tuple(values["changed"])
-            return Delivery(**{name: value for name, value in values.items() if name in known})
+    if values.pop("report") == "ready":
+        return None
+    opened = values.pop("opened")
+    if opened is not None:
+        changes = tuple((str(one[0]), str(one[1]), str(one[2])) for one in opened["changes"])
+        values["opened"] = OpenedIssue(opened["correlation_id"], changes)
+    known = {entry.name for entry in fields(Delivery)}
+    values["changed"], values["card"] = tuple(values["changed"]), tuple(values["card"])
+    return Delivery(**{name: value for name, value in values.items() if name in known})

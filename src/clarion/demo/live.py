@@ -11,8 +11,10 @@ from random import Random
 from threading import Event, Thread
 from typing import Any, Final
 
-from clarion.core.errors import CheckFailed
+from clarion.core.errors import ApiRefused, CheckFailed
+from clarion.demo.audit import completed
 from clarion.demo.delivery import Delivery
+from clarion.demo.integration import INTEGRATIONS
 from clarion.demo.stage import Stage
 from clarion.demo.terminal import Terminal, json_text
 from clarion.demo.words import Tally, change_words, delivery_lines
@@ -22,6 +24,7 @@ from clarion.factory.simulate import Simulator
 from clarion.factory.uses import Use, play_six_uses
 
 _LOOK_SECONDS: Final = 0.2
+_HEAD_WIDTH: Final = 12
 _STOP_SECONDS_MAX: Final = 5.0
 _LAST_SECONDS_MAX: Final = 0.5
 _TRY: Final = (
@@ -38,7 +41,9 @@ def run_live(stage: Stage, rate_per_second: float, *, as_json: bool, tally: Tall
 
     def take(timeout_seconds: float) -> bool:
         report = stage.receiver.next_report(timeout_seconds)
-        if isinstance(report, Delivery):
+        if report is not None:
+            with suppress(ApiRefused):  # on the way out; it is shown without its change
+                report = completed(stage, report)
             tally.add(report)
             show(report)
         return report is not None
@@ -117,6 +122,7 @@ def _banner(stage: Stage, rate_per_second: float, terminal: Terminal) -> None:
         ),
         ("clarion", "captures, routes, signs, delivers, records (clarion serve)"),
         ("receiver", f"{stage.receiver.base_uri}, six integrations; each verifies each request"),
+        *(("", line) for line in _integration_lines(terminal.width - _HEAD_WIDTH)),
         ("API", f"{stage.api_url}/graphql"),
         ("key", key),
         ("logs", str(stage.directory / "serve.log")),
@@ -129,6 +135,18 @@ def _banner(stage: Stage, rate_per_second: float, terminal: Terminal) -> None:
     terminal.line()
     terminal.line("Ctrl-C ends it, with all that it started. Each delivery as it arrives, ms from commit:")
     terminal.line()
+
+
+def _integration_lines(width: int) -> list[str]:
+    """Where each integration listens, to what, and only when."""
+    path_width = 1 + max(len(one.path) for one in INTEGRATIONS)
+    subscription_width = max(len(one.subscription) for one in INTEGRATIONS)
+    lines = []
+    for one in INTEGRATIONS:
+        only_when = f"if {one.condition}" if one.condition else "as an adaptive card" if one.template else ""
+        line = f"{'/' + one.path:<{path_width}}  {one.subscription:<{subscription_width}}  {only_when}".rstrip()
+        lines.append(line if len(line) <= width else line[: width - 1] + "…")
+    return lines
 
 
 def _show(delivery: Delivery, terminal: Terminal) -> None:

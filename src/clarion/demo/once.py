@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
 from clarion.core.errors import CheckFailed
-from clarion.demo.audit import check_record, failed_attempt, settled_events
-from clarion.demo.delivery import Card, Delivery
+from clarion.demo.audit import check_record, completed, failed_attempt, settled_events
+from clarion.demo.changes import LedgerChange, changes_of_acts, strangers_among
+from clarion.demo.delivery import Delivery
 from clarion.demo.integration import INTEGRATIONS
-from clarion.demo.stage import Stage
+from clarion.demo.stage import Stage, wait_until_routed
 from clarion.demo.words import Tally
 from clarion.factory.act import Act, ActRefused, open_engine
 from clarion.factory.uses import SixUses, Use, play_six_uses
@@ -51,12 +52,15 @@ class Inbox:
     """What the receiver reported, in the order of its reports."""
 
     deliveries: list[Delivery] = field(default_factory=list)
-    cards: list[Card] = field(default_factory=list)
 
     def of(self, path: str) -> list[Delivery]:
         """Those of one receiver as they arrived. They are reported as they are done with, which may differ."""
         found = [delivery for delivery in self.deliveries if delivery.path == path]
         return sorted(found, key=lambda delivery: delivery.received_at)
+
+    def arrived(self) -> set[tuple[str, int]]:
+        """Path of the receiver and number of the change, of each."""
+        return {(delivery.path, delivery.change_id) for delivery in self.deliveries}
 
 
 def run_once(stage: Stage) -> Outcome:
@@ -70,12 +74,14 @@ def run_once(stage: Stage) -> Outcome:
     finally:
         engine.dispose()
     inbox = Inbox()
-    _collect_acts(stage, played, inbox)
+    changes = _collect_changes(stage, played, inbox)
     recorded = settled_events(stage)
     _collect_events(stage, recorded.keys(), inbox)
-    _check_exactly(played, inbox)
+    _check_changes(stage, played, inbox, changes)
+    _check_exactly(inbox, changes)
     arrived = tuple(_arrived(use, inbox) for use in played.uses)
     _check_followed(played, inbox)
+    _check_cards(inbox)
     check_record(stage, recorded, inbox.deliveries)
     tally = Tally()
     for delivery in inbox.deliveries:
@@ -86,24 +92,31 @@ def run_once(stage: Stage) -> Outcome:
 # ---------------------------------------------------------------- waiting for what must come
 
 
-def _collect_acts(stage: Stage, played: SixUses, inbox: Inbox) -> None:
-    """Fills the inbox until all has come that the acts list as their changes, those of the validation included.
+def _collect_changes(stage: Stage, played: SixUses, inbox: Inbox) -> list[LedgerChange]:
+    """Fills the inbox until all has come that must, and gives the changes that it comes from.
 
-    The last act's change is among them. The router takes changes in the order of their commits, so that whatever else
-    the acts changed (the database's roll-ups) is in the audit record by then.
+    These are all that the acts changed, by the ledger, roll-ups and the issue of the validation included.
     """
-    missing = {due for act in _acts(played) for due in _deliveries_due(_changes(act), act.correlation_id)}
+    known = {act.correlation_id for act in _acts(played)}
+    while True:
+        wait_until_routed(stage.address, stage.serve)
+        changes = changes_of_acts(stage.address, known)
+        _collect(stage, _deliveries_due(changes), inbox)
+        opened = {one.opened.correlation_id for one in inbox.deliveries if one.opened is not None}
+        if opened <= known:
+            return changes
+        known |= opened
+
+
+def _collect(stage: Stage, due: dict[_Due, LedgerChange], inbox: Inbox) -> None:
+    """Fills the inbox until these have come. Raises CheckFailed when they do not in time."""
     waited_until = monotonic() + ARRIVED_SECONDS_MAX
     asked_at = monotonic() + _ASK_SECONDS
-    while missing:
-        report = _take(stage, inbox)
-        if report is not None:
+    while missing := due.keys() - inbox.arrived():
+        if _take(stage, inbox) is not None:
             asked_at = monotonic() + _ASK_SECONDS
-            if report.opened is not None:
-                missing |= _deliveries_due(report.opened.changes, report.opened.correlation_id)
-            missing -= {(one.path, one.change, one.correlation_id) for one in inbox.deliveries}
         elif monotonic() > waited_until:
-            raise CheckFailed(*_what_is_missing(stage, missing))
+            raise CheckFailed(*_what_is_missing(stage, missing, due))
         elif monotonic() > asked_at:
             asked_at = monotonic() + _ASK_SECONDS
             if reason := failed_attempt(stage):
@@ -121,45 +134,47 @@ def _take(stage: Stage, inbox: Inbox) -> Delivery | None:
     """The next delivery, put into the inbox; None when none came for a moment."""
     stage.serve.assert_alive()
     report = stage.receiver.next_report(_LOOK_SECONDS)
-    if isinstance(report, Card):
-        inbox.cards.append(report)
+    if report is None:
         return None
-    if report is not None:
-        _check_one(report)
-        inbox.deliveries.append(report)
+    _check_one(report)
+    inbox.deliveries.append(completed(stage, report))
     return report
 
 
 _VALIDATION: Final = next(one for one in INTEGRATIONS if one.path == "validation")
 
-_Change = tuple[str, str, str]
-_Due = tuple[str, _Change, str]
-"""Path of the receiver; resource, action and object; correlation id."""
+_WANTED: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], bool]]] = {
+    "qa": lambda _old, new: new["run_id"] is not None,
+    "monitoring": lambda old, new: (old["status"] == "in_progress") != (new["status"] == "in_progress"),
+    "erp": lambda old, new: new["status"] == "ordered" != old["status"],
+    "validation": lambda old, new: new["type"] == "number" and new["value"] not in (None, old["value"]),
+}
+"""Each condition once more, in Python: what Clarion sends is compared with what somebody else makes of the same rows."""
+
+_Due = tuple[str, int]
+"""Path of the receiver; number of the change."""
 
 
 def _acts(played: SixUses) -> list[Act]:
     return [*played.preparation, *(act for use in played.uses for act in use.acts)]
 
 
-def _changes(act: Act) -> list[_Change]:
-    return [(change.resource, change.action, change.object_id) for change in act.changes]
-
-
-def _deliveries_due(changes: Iterable[_Change], correlation_id: str) -> set[_Due]:
+def _deliveries_due(changes: Iterable[LedgerChange]) -> dict[_Due, LedgerChange]:
     """What these changes must bring to the six receivers."""
     return {
-        (one.path, change, correlation_id)
+        (one.path, change.change_id): change
         for change in changes
         for one in INTEGRATIONS
-        if (one.resource, one.action) == change[:2]
+        if (one.resource, one.action) == (change.resource, change.action)
+        and (one.path not in _WANTED or _WANTED[one.path](change.old, change.new))
     }
 
 
-def _what_is_missing(stage: Stage, missing: set[_Due]) -> tuple[str, str]:
+def _what_is_missing(stage: Stage, missing: set[_Due], due: dict[_Due, LedgerChange]) -> tuple[str, str]:
     hint = f"see {stage.directory / 'serve.log'} and {stage.directory / 'receiver.log'}"
-    path, change, _ = min(missing)
+    first = min(missing)
     return (
-        f"{path} did not get {' '.join(change)} within {ARRIVED_SECONDS_MAX:.0f} s"
+        f"{first[0]} did not get {' '.join(due[first].change)} within {ARRIVED_SECONDS_MAX:.0f} s"
         + (f", nor {len(missing) - 1} others" if len(missing) > 1 else ""),
         hint,
     )
@@ -181,22 +196,32 @@ def _check_one(delivery: Delivery) -> None:
         raise CheckFailed(f"{where} has the webhook-id {delivery.webhook_id!r}")
 
 
-def _check_exactly(played: SixUses, inbox: Inbox) -> None:
-    """All deliveries together: made by these acts, right for their receiver, without gaps, in order per object."""
-    known = {act.correlation_id for act in _acts(played)}
-    known |= {delivery.opened.correlation_id for delivery in inbox.deliveries if delivery.opened is not None}
+def _check_changes(stage: Stage, played: SixUses, inbox: Inbox, changes: list[LedgerChange]) -> None:
+    """The ledger has every change that an act says it made, and nobody else's among them."""
+    if strangers := strangers_among(stage.address, changes):
+        raise CheckFailed(
+            f"the factory was changed {len(strangers)} times beside the six uses, first"
+            f" {' '.join(strangers[0].change)} by {strangers[0].actor['name']}",
+            _SOMEBODY_ELSE,
+        )
+    made = [(change, act.correlation_id) for act in _acts(played) for change in act.changes]
+    told = {((one.resource, str(one.action), one.object_id), correlation_id) for one, correlation_id in made}
+    for opened in [one.opened for one in inbox.deliveries if one.opened is not None]:
+        told |= {(change, opened.correlation_id) for change in opened.changes}
+    if lost := told - {(one.change, one.correlation_id) for one in changes}:
+        raise CheckFailed(f"{' '.join(min(lost)[0])} is not in the ledger", f"see {stage.directory / 'serve.log'}")
+
+
+def _check_exactly(inbox: Inbox, changes: list[LedgerChange]) -> None:
+    """All deliveries together: those that the changes must bring and no others, without gaps, in order per object."""
+    due = _deliveries_due(changes)
     for integration in INTEGRATIONS:
         got = inbox.of(integration.path)
-        strangers = [one for one in got if one.correlation_id not in known]
-        if strangers:
-            raise CheckFailed(
-                f"{integration.path} got {len(strangers)} events that the six uses did not make, first"
-                f" {' '.join(strangers[0].change)} by {strangers[0].actor.get('name')}",
-                _SOMEBODY_ELSE,
-            )
         for one in got:
-            if (one.resource, one.action) != (integration.resource, integration.action):
-                raise CheckFailed(f"{integration.path} got {' '.join(one.change)}, which it never subscribed to")
+            if (integration.path, one.change_id) not in due:
+                raise CheckFailed(f"{integration.path} got {' '.join(one.change)}, which it did not subscribe to")
+            if due[integration.path, one.change_id].change != one.change:
+                raise CheckFailed(f"{integration.path} got {' '.join(one.change)} as change {one.change_id}")
         numbers = sorted(one.sequence for one in got)
         if numbers != list(range(1, len(got) + 1)):
             raise CheckFailed(f"{integration.path} got the numbers {numbers} of its subscription: one is missing")
@@ -231,14 +256,15 @@ def _has(data: dict[str, Any], values: dict[str, str | int | None]) -> bool:
 
 
 def _check_followed(played: SixUses, inbox: Inbox) -> None:
-    """What the integrators did in their turn: the validation opened one issue, each issue is on a card."""
+    """What the integrators did in their turn: the validation opened one issue."""
     opened = [one for one in inbox.deliveries if one.opened is not None]
     values = [expected for use in played.uses if use.number == _VALIDATION.number for expected in use.expected]
     if len(opened) != 1 or opened[0].data["value"] != values[-1].values["value"]:
         raise CheckFailed(f"the validation opened {len(opened)} issues for {len(values)} values, not one for the last")
-    titles = {path: sorted(str(one.data["title"]) for one in inbox.of(path)) for path in ("qa", "teams")}
-    cards = sorted(card.title for card in inbox.cards)
-    if not titles["qa"] == titles["teams"] == cards:
-        raise CheckFailed(
-            f"QA list, Teams' receiver and Teams' cards differ: {titles['qa']}, {titles['teams']}, {cards}"
-        )
+
+
+def _check_cards(inbox: Inbox) -> None:
+    """Each card shows the issue that the audit record names for its event."""
+    for one in inbox.of("teams"):
+        if one.card[1] != one.data["title"] or f"Issue: {one.object_id}" not in one.card:
+            raise CheckFailed(f"the card of event {one.event_id} does not show {' '.join(one.change)}: {one.card}")

@@ -53,6 +53,7 @@ def outcome_json(outcome: Outcome, setup_seconds: float) -> dict[str, Any]:
                 "name": arrived.use.name,
                 "receiver": INTEGRATIONS[arrived.use.number - 1].path,
                 "subscription": INTEGRATIONS[arrived.use.number - 1].subscription,
+                "condition": INTEGRATIONS[arrived.use.number - 1].condition,
                 "verified": all(one.is_verified for one in arrived.deliveries),
                 "did": arrived.did,
                 "deliveries": [delivery_json(one) for one in arrived.deliveries],

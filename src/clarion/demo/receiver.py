@@ -1,4 +1,4 @@
-"""The receiving end, a process of its own: HTTPS, every request verified, six integrators and a Teams-shaped endpoint.
+"""The receiving end, a process of its own: HTTPS, every request verified, five integrators and a Teams-shaped endpoint.
 
     python -m clarion.demo.receiver LISTEN_FD
 
@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -24,14 +23,13 @@ from starlette.routing import Route
 
 from clarion.database.address import DatabaseAddress
 from clarion.demo.application import Application
-from clarion.demo.certificates import HOST
-from clarion.demo.delivery import IGNORED, READY, Card, Delivery
+from clarion.demo.delivery import IGNORED, READY, Delivery
 from clarion.demo.handle import Integrators, Later
 from clarion.demo.receiver_setup import Setup, read_setup
-from clarion.demo.teams import ACCEPTED, CardRefused, card_faults
+from clarion.demo.teams import CARD_ACCEPTED, CARD_ACCEPTED_BODY, card_faults, card_lines
 from clarion_receive import VerificationError, VerifiedEvent, Webhook
 
-TEAMS_PATH: Final = "/webhookb2/quality/IncomingWebhook"
+TEAMS_PATH: Final = "teams"
 TEST_RESOURCE: Final = "webhook_tests"
 
 
@@ -42,19 +40,16 @@ class Receiver:
         self._webhooks = {path: Webhook(secret) for path, secret in setup.secrets.items()}
         self._integrators = integrators
         self._under_way: set[asyncio.Task[None]] = set()
-        routes = [Route(TEAMS_PATH, self._take_card, methods=["POST"])]
-        routes += [Route(f"/{path}", self._take_event, methods=["POST"]) for path in self._webhooks]
+        routes = [
+            Route(f"/{path}", self._take_card if path == TEAMS_PATH else self._take_event, methods=["POST"])
+            for path in self._webhooks
+        ]
         self.application = Starlette(routes=routes)
 
     async def _take_event(self, request: Request) -> Response:
-        body = await request.body()
-        at = datetime.now(UTC)
-        path = request.url.path.strip("/")
-        try:
-            event = self._webhooks[path].verify(body, request.headers)
-        except VerificationError as refused:
-            tell(Delivery.unverified(path, at, str(refused)))
-            return JSONResponse({"error": str(refused)}, status_code=401)
+        path, at, event = await self._verified(request)
+        if isinstance(event, VerificationError):
+            return JSONResponse({"error": str(event)}, status_code=401)
         if self._integrators.books.is_known(event.id):
             tell(Delivery.verified(path, at, event, f"{IGNORED}known already", repeated=True))
             return JSONResponse({"did": "nothing"})
@@ -83,16 +78,32 @@ class Receiver:
         else:
             tell(Delivery.verified(path, at, event, done.words, done.act))
 
-    @staticmethod
-    async def _take_card(request: Request) -> Response:
-        try:
-            message = await request.json()
-        except ValueError:
-            return PlainTextResponse("the message is no JSON", status_code=400)
-        if faults := card_faults(message):
+    async def _take_card(self, request: Request) -> Response:
+        """As Teams takes a message, but for the signature, which Teams does not look at."""
+        path, at, event = await self._verified(request)
+        if isinstance(event, VerificationError):
+            return PlainTextResponse(str(event), status_code=401)
+        if faults := card_faults(event.payload):
+            tell(Delivery.verified(path, at, event, f"failed: Teams refused the card: {faults[0]}", failed=True))
             return PlainTextResponse("; ".join(faults), status_code=400)
-        tell(Card(title=message["attachments"][0]["content"]["body"][1]["text"]))
-        return PlainTextResponse(ACCEPTED)
+        lines = card_lines(event.payload)
+        if self._integrators.books.is_known(event.id):
+            tell(Delivery.verified(path, at, event, f"{IGNORED}known already", repeated=True, card=lines))
+        else:
+            self._integrators.books.remember(event.id)
+            tell(Delivery.verified(path, at, event, "adaptive card shown, Teams answered 200", card=lines))
+        return PlainTextResponse(CARD_ACCEPTED_BODY, status_code=CARD_ACCEPTED)
+
+    async def _verified(self, request: Request) -> tuple[str, datetime, VerifiedEvent | VerificationError]:
+        """Path, time of arrival, and the event, or why it is none, which is told."""
+        body = await request.body()
+        at = datetime.now(UTC)
+        path = request.url.path.strip("/")
+        try:
+            return path, at, self._webhooks[path].verify(body, request.headers)
+        except VerificationError as refused:
+            tell(Delivery.unverified(path, at, str(refused)))
+            return path, at, refused
 
 
 class _Server(uvicorn.Server):
@@ -101,7 +112,7 @@ class _Server(uvicorn.Server):
         _write(READY)
 
 
-def tell(report: Delivery | Card) -> None:
+def tell(report: Delivery) -> None:
     """One line to the demo."""
     _write(report.line())
 
@@ -112,14 +123,11 @@ def _write(line: bytes) -> None:
 
 
 def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"Teams refused the card: {text}" if isinstance(error, CardRefused) else f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 async def _serve(listening: socket.socket, setup: Setup) -> None:
-    application = Application(DatabaseAddress(setup.database_url))
-    port = listening.getsockname()[1]
-    integrators = Integrators(application, f"https://{HOST}:{port}{TEAMS_PATH}", Path(setup.authority))
+    integrators = Integrators(Application(DatabaseAddress(setup.database_url)))
     server = _Server(
         uvicorn.Config(
             Receiver(setup, integrators).application,

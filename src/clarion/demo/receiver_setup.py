@@ -11,7 +11,6 @@ from typing import Any
 class Setup:
     """Files (PEM), the factory's address, and each path's secret. It goes through a pipe, unseen by others."""
 
-    authority: str
     certificate: str
     key: str
     database_url: str

@@ -8,6 +8,7 @@ from typing import Final
 
 from clarion.demo.graphql import GraphQL
 from clarion.demo.integration import Integration
+from clarion.demo.teams import CARD_ACCEPTED
 
 _RECEIVERS: Final = """
 query Receivers($after: String, $names: [String!]) {
@@ -48,12 +49,20 @@ def register(api: GraphQL, base_uri: str, integrations: Sequence[Integration]) -
 
 
 def _register(api: GraphQL, base_uri: str, integration: Integration) -> Registered:
-    wanted = {
+    wanted: dict[str, object] = {
         "name": integration.receiver_name,
         "description": integration.purpose,
         "webhookUri": f"{base_uri}/{integration.path}",
     }
+    if integration.template is not None:
+        wanted["expectedResponseCode"] = CARD_ACCEPTED
     receiver = api.run(_CREATE_RECEIVER, input=wanted)["createWebhookReceiver"]["webhookReceiver"]
-    subscribed = {"receiverId": receiver["id"], "resource": integration.resource, "action": integration.action}
+    subscribed = {
+        "receiverId": receiver["id"],
+        "resource": integration.resource,
+        "action": integration.action,
+        "condition": integration.condition,
+        "template": integration.template,
+    }
     subscription = api.run(_CREATE_SUBSCRIPTION, input=subscribed)["createWebhookSubscription"]["webhookSubscription"]
     return Registered(integration, receiver["id"], int(subscription["id"]), receiver["sharedSecret"])

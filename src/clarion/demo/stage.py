@@ -78,13 +78,12 @@ def stage(settings: Settings, step: Step) -> Iterator[Stage]:
         install(address)
         step("clarion serve: API, router, delivery")
         api_url = serve.begin()
-        _wait_until_routed(address, serve)
+        wait_until_routed(address, serve)
         step("receiver: 6 endpoints, each subscribed")
         api = GraphQL(api_url, key)
         registered = register(api, receiver.base_uri, INTEGRATIONS)
         receiver.begin(
             Setup(
-                authority=str(certificates.authority),
                 certificate=str(certificates.certificate),
                 key=str(certificates.key),
                 database_url=address.url,
@@ -195,8 +194,11 @@ def _free_address(settings: Settings) -> str:
     return settings.listen
 
 
-def _wait_until_routed(address: DatabaseAddress, serve: Serve) -> None:
-    """Waits until all that was captured before is in the ledger: subscriptions made now will not see it."""
+def wait_until_routed(address: DatabaseAddress, serve: Serve) -> None:
+    """Waits until all that was captured before is in the ledger, and matched with the subscriptions of now.
+
+    Raises CheckFailed when it is not after a minute, and what ended `serve`.
+    """
     waited_until = monotonic() + _ROUTED_SECONDS_MAX
     with connect(address, autocommit=True) as connection:
         row = connection.execute("SELECT max(id) FROM clarion.outbox").fetchone()
@@ -208,7 +210,7 @@ def _wait_until_routed(address: DatabaseAddress, serve: Serve) -> None:
             serve.assert_alive()
             if monotonic() > waited_until:
                 raise CheckFailed(
-                    f"changes from before the demo were not routed within {_ROUTED_SECONDS_MAX:.0f} s",
+                    f"what the factory changed was not routed within {_ROUTED_SECONDS_MAX:.0f} s",
                     "choose a fresh directory with CLARION_DATA_DIR",
                 )
             sleep(_POLL_SECONDS)

@@ -23,6 +23,8 @@ _NAMES: Final = ("title", "packing_slip", "name")
 
 def change_words(delivery: Delivery) -> str:
     """What changed, as `RUN_STEPS update 42  status: todo → in_progress`."""
+    if not delivery.resource:
+        return f"a card  {_short(delivery.card[1])}" if len(delivery.card) > 1 else "a body of another's making"
     words = f"{delivery.resource} {delivery.action.lower()} {delivery.object_id}"
     name = next((str(delivery.data[key]) for key in _NAMES if delivery.data.get(key)), "")
     if delivery.action != "UPDATE":

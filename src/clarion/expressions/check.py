@@ -176,6 +176,9 @@ class _Checker:
         return ValueKind.TEXT if node.kind == Name("changed") else ValueKind.ANY
 
     def _call(self, call: Call, node: Node, local: Mapping[str, ValueKind]) -> ValueKind:
+        if call.function == "_?_:_" and (holds := self._holds(call.operands[0])) is not None:
+            # One expression may serve several actions: the branch for another is never gone into.
+            return self.kind_of(call.operands[1 if holds else 2], local)
         kinds = [self.kind_of(operand, local) for operand in call.operands]
         function = call.function
         if function in _COMPARISONS:
@@ -206,6 +209,15 @@ class _Checker:
         if function == "-_":
             return kinds[0]
         return _RETURNS.get(function, ValueKind.ANY)
+
+    def _holds(self, node: Node) -> bool | None:
+        """Whether a comparison of `action` with a text holds for this action; None for anything else."""
+        match node.kind:
+            case Call("_==_", None, (Node(Name("action")), Node(Constant(str(action))))):
+                return action == self._shape.action
+            case Call("_!=_", None, (Node(Name("action")), Node(Constant(str(action))))):
+                return action != self._shape.action
+        return None
 
     def _check_in(self, call: Call, kinds: list[ValueKind], offset: int, local: Mapping[str, ValueKind]) -> None:
         element = self._element(call.operands[1], local)

@@ -88,9 +88,8 @@ class Values:
         length = len(old or "") + len(new or "")
         if length > ROW_BYTES_MAX:
             raise EvaluationFailed(f"the row has {length} characters, expressions look into {ROW_BYTES_MAX} at most")
-        # In UTF-8 a character takes up to four bytes.
-        circumstances = sum(len(text or "") for text in (change.actor_id, change.actor_name, change.correlation_id))
-        self.row_bytes = 4 * (length + circumstances + len(change.object_id) + len(change.resource))
+        texts = (old, new, change.actor_id, change.actor_name, change.correlation_id, change.object_id, change.resource)
+        self.row_bytes = sum(_utf8_bytes(text or "") for text in texts)
         self.elements = (old or "").count(",") + (new or "").count(",") + 1
         return {} if new is None else self._row(new), {} if old is None else self._row(old)
 
@@ -140,6 +139,11 @@ def _clean(value: Any) -> Any:
             return [_clean(one) for one in value]
         case _:
             return value
+
+
+def _utf8_bytes(text: str) -> int:
+    # Whether it is ASCII is known without looking; most rows are.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _safe(text: str | None) -> str | None:
