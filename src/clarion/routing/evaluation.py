@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from clarion.core.ids import STANDARD_BODY, TEMPLATE_BODY
-from clarion.expressions.program import EvaluationFailed, ExpressionRefused, Program, load_program
+from clarion.expressions.program import EvaluationFailed, Program
 from clarion.expressions.render import render_template
 from clarion.expressions.row import Values
 from clarion.ledger.change import Captured
 from clarion.routing.budget import CHEAP_NS, Budget
 from clarion.routing.match import Subscription
+from clarion.routing.together import TOGETHER_MIN, Together, program_of
 
 _log = logging.getLogger(__name__)
 
 KILLED = "not evaluated: whenever it was, the router died"
 OVER_BUDGET = "not evaluated: this subscription's expressions have taken more time than they may"
 
-_PROGRAMS_KEPT = 10_000
 _T = TypeVar("_T")
 
 
 class _Passed(EvaluationFailed):
     """Not evaluated for a reason that is this subscription's own."""
-
-
-@lru_cache(maxsize=_PROGRAMS_KEPT)
-def _program(source: str) -> Program:
-    """Compiled when it is first asked, not when it is configured: a start with thousands of conditions does not wait for them."""
-    try:
-        return load_program(source)
-    except ExpressionRefused as refused:
-        raise EvaluationFailed(f"it cannot be compiled any more: {refused}") from refused
 
 
 class Firing(NamedTuple):
@@ -62,6 +53,7 @@ class Evaluator:
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
         self._budget = Budget()
+        self._together = Together(clock_ns)
         self.decimals: Mapping[str, Collection[str]] = {}
 
     def evaluate(
@@ -75,18 +67,26 @@ class Evaluator:
         failures: list[Failure] = []
         values = Values(row, self.decimals.get(row.resource, ()))
         answers: dict[str, bool | EvaluationFailed] = {}
+        together: Mapping[str, bool | None] | None = None if len(subscriptions) >= TOGETHER_MIN else {}
         for subscription in subscriptions:
             condition = subscription.condition
             if condition is not None:
                 answer = answers.get(condition)
+                # Only after one was asked alone: reading the row is on the account of whoever comes first.
+                if answer is None and together is None and values.are_made:
+                    together = self._together.answers(subscriptions, values)
+                if answer is None and together and self._budget.is_free(subscription.subscription_id):
+                    answer = together.get(condition)
                 if answer is None:
                     answer = self._asked(subscription, condition, values.decide, alive=alive)
-                    # What failed for a reason of this subscription's own says nothing about another's.
-                    if answer.__class__ is not _Passed:
-                        answers[condition] = answer
+                # What failed for a reason of this subscription's own says nothing about another's.
+                if answer.__class__ is not _Passed:
+                    answers[condition] = answer
                 if answer is False:
                     continue
                 if answer is not True:
+                    if answer.__class__ is not _Passed:
+                        self._together.failed(condition)
                     failures.append(Failure(subscription, False, str(answer)))
                     continue
             if subscription.template is None:
@@ -109,7 +109,7 @@ class Evaluator:
             return _Passed(OVER_BUDGET)
         answer: _T | EvaluationFailed
         try:
-            answer = ask(_program(source))
+            answer = ask(program_of(source))
         except EvaluationFailed as failed:
             answer = failed
         except Exception:

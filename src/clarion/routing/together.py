@@ -1,0 +1,164 @@
+"""Conditions of one change asked together, as one list: a good part of what a short condition takes is the call.
+
+Nobody can tell from an answer whether it was asked for alone or in a list. An answer counts only if its list had a result, and
+within the time that a single condition may take without paying; otherwise each is asked alone, with its own error and its
+own time. What goes through lists or maps stays alone: the library's limit on steps is for an evaluation as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from clarion.expressions.program import EvaluationFailed, ExpressionRefused, Program, load_list, load_program
+from clarion.expressions.row import Values
+from clarion.routing.budget import CHEAP_NS
+from clarion.routing.match import Subscription
+
+_log = logging.getLogger(__name__)
+
+TOGETHER_MIN = 5
+TOGETHER_MAX = 16
+TOGETHER_AFTER = 32
+"""Changes for which conditions are asked alone before a list of them is made, which takes as long as some twenty answers."""
+
+_PROGRAMS_KEPT = 10_000
+_LISTS_KEPT = 2_000
+_PLANS_MAX = 10_000
+_FAILING_MAX = 10_000
+_RESTS_MAX = 1_000
+
+
+@lru_cache(maxsize=_PROGRAMS_KEPT)
+def program_of(source: str) -> Program:
+    """Compiled when it is first asked, not when it is configured: a start with thousands of conditions does not wait for them.
+
+    Raises EvaluationFailed.
+    """
+    try:
+        return load_program(source)
+    except ExpressionRefused as refused:
+        raise EvaluationFailed(f"it cannot be compiled any more: {refused}") from refused
+
+
+@lru_cache(maxsize=_LISTS_KEPT)
+def _list_of(conditions: tuple[str, ...]) -> Program | None:
+    """None for few, and if they cannot be compiled together: a list nests each of them a little deeper."""
+    if len(conditions) < TOGETHER_MIN:
+        return None
+    try:
+        return load_list(conditions)
+    except ExpressionRefused:
+        return None
+
+
+@dataclass(slots=True)
+class _List:
+    """Conditions that are asked together, but not for the next `rests` changes."""
+
+    conditions: tuple[str, ...]
+    program: Program | None = None
+    rests: int = 0
+    rests_next: int = 1
+
+    def rest(self) -> None:
+        """It was of no use on this change: ever longer, as long as it stays so."""
+        self.rests, self.rests_next = self.rests_next, min(self.rests_next * 2, _RESTS_MAX)
+
+    def end_rest(self, failing: set[str]) -> None:
+        """Without those that took the others' result it may do better."""
+        if not failing.isdisjoint(self.conditions):
+            self.conditions = tuple(condition for condition in self.conditions if condition not in failing)
+            self.program = None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The lists for these subscriptions; none for the first `waits` changes."""
+
+    subscriptions: Sequence[Subscription]
+    waits: int = TOGETHER_AFTER
+    lists: list[_List] = field(default_factory=list)
+
+
+class Together:
+    """Remembers what may be asked together, for each kind of change."""
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._plans: dict[tuple[int, str, str], _Plan] = {}
+        self._failing: set[str] = set()
+
+    def failed(self, condition: str) -> None:
+        """It had no result on a change, and would take it from those that stand in a list with it."""
+        if len(self._failing) >= _FAILING_MAX:
+            self._failing.clear()
+        self._failing.add(condition)
+
+    def answers(self, subscriptions: Sequence[Subscription], values: Values) -> Mapping[str, bool | None]:
+        """Answers to conditions of these subscriptions, which are of one kind of change: few or none. Raises nothing.
+
+        None where a condition is neither true nor false, which is said when it is asked alone.
+        """
+        first = subscriptions[0]
+        kind = (first.organisation_id, first.resource, first.action)
+        plan = self._plans.get(kind)
+        if plan is None or plan.subscriptions is not subscriptions:
+            if len(self._plans) >= _PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[kind] = _Plan(subscriptions)
+        if plan.waits:
+            plan.waits -= 1
+            if not plan.waits:
+                plan.lists = self._lists(subscriptions)
+            return {}
+        answers: dict[str, bool | None] = {}
+        compiled = False
+        for one in plan.lists:
+            if one.rests:
+                one.rests -= 1
+                if not one.rests:
+                    one.end_rest(self._failing)
+            elif one.program is None:
+                if not compiled:
+                    # One for each change, so that none waits long.
+                    compiled = True
+                    one.program = _list_of(one.conditions)
+                    one.rests = _RESTS_MAX if one.program is None else 0
+            elif values.row_bytes <= one.program.safe_row_bytes:
+                begun_ns = self._clock_ns()
+                found = _evaluated(one.program, values)
+                if found is None or self._clock_ns() - begun_ns > CHEAP_NS:
+                    one.rest()
+                else:
+                    one.rests_next = 1
+                    answers.update(zip(one.conditions, found, strict=True))
+        return answers
+
+    def _lists(self, subscriptions: Sequence[Subscription]) -> list[_List]:
+        distinct = dict.fromkeys(s.condition for s in subscriptions if s.condition is not None)
+        suited = [condition for condition in distinct if condition not in self._failing and _is_straight(condition)]
+        lists = [tuple(suited[start : start + TOGETHER_MAX]) for start in range(0, len(suited), TOGETHER_MAX)]
+        return [_List(conditions) for conditions in lists]
+
+
+def _evaluated(program: Program, values: Values) -> list[bool | None] | None:
+    """The answers; None for what is neither true nor false, and instead of a list that has no result."""
+    try:
+        found: list[Any] = values.evaluate(program)
+    except EvaluationFailed:
+        return None
+    except Exception:
+        _log.exception("conditions that were asked together failed; they are asked alone")
+        return None
+    return [answer if answer is True or answer is False else None for answer in found]
+
+
+def _is_straight(condition: str) -> bool:
+    try:
+        return not program_of(condition).has_loops
+    except EvaluationFailed:
+        return False
