@@ -1,6 +1,6 @@
 """What the capture trigger adds to a write, beside no trigger and beside the two audit triggers that are widely used.
 
-    .venv/bin/python bench/capture.py [--runs 5] [--rows 4000] [--bulk-rows 100000] [--programs /usr/lib/postgresql/15/bin] [--json]
+    .venv/bin/python bench/capture.py [--runs 5] [--rows 2000] [--bulk-rows 100000] [--programs /usr/lib/postgresql/15/bin] [--json]
 
 Five tables of ten columns, alike, in one database and written in turn by one session: without a trigger, attached, attached
 without two of its columns, with the trigger of 2ndQuadrant (hstore) and with supa_audit (jsonb), both as published
@@ -12,6 +12,7 @@ one, which has no uuid-ossp, without which supa_audit cannot be.
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ STATEMENTS = {
 }
 BULK = "bulk UPDATE"
 BULK_STATEMENT = "UPDATE {} SET quantity = quantity + 1"
+SLICE = 100
 SINGLE_LIMIT_US = 60.0
 BULK_LIMIT_US = 25.0
 
@@ -78,12 +80,12 @@ class Session:
         ((position,),) = self.connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchall()
         return int(position)
 
-    def write(self, statement: str, rows: int) -> tuple[float, float]:
-        """CPU in microseconds and bytes of WAL per row: one row a transaction."""
+    def write(self, statement: str, numbers: range) -> tuple[float, float]:
+        """CPU in microseconds and bytes of WAL per row, one row a transaction."""
         wal, cpu = self.wal_bytes(), self.cpu_ns()
-        for number in range(1, rows + 1):
+        for number in numbers:
             self.connection.execute(statement, (number,), prepare=True)
-        return (self.cpu_ns() - cpu) / 1000 / rows, (self.wal_bytes() - wal) / rows
+        return (self.cpu_ns() - cpu) / 1000 / len(numbers), (self.wal_bytes() - wal) / len(numbers)
 
     def write_bulk(self, statement: str, rows: int) -> tuple[float, float]:
         """The same for one statement that writes all rows."""
@@ -91,6 +93,23 @@ class Session:
         written = self.connection.execute(statement).rowcount
         assert written == rows, f"{written} rows were written, of {rows}"
         return (self.cpu_ns() - cpu) / 1000 / rows, (self.wal_bytes() - wal) / rows
+
+
+def measure(session: Session, statement: str, kinds: Sequence[str], rows: int) -> dict[str, tuple[float, float]]:
+    """For each kind of trigger CPU and WAL per row: the median of slices that take turns, so that others disturb all alike."""
+    slices: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    for start in range(1, rows + 1, SLICE):
+        for kind in kinds:
+            numbers = range(start, min(start + SLICE, rows + 1))
+            slices[kind].append(session.write(statement.format(TABLES[kind]), numbers))
+    return {
+        kind: (statistics.median(cpu for cpu, _ in taken), statistics.fmean(wal for _, wal in taken))
+        for kind, taken in slices.items()
+    }
+
+
+def measure_bulk(session: Session, kinds: Sequence[str], rows: int) -> dict[str, tuple[float, float]]:
+    return {kind: session.write_bulk(BULK_STATEMENT.format(TABLES[kind]), rows) for kind in kinds}
 
 
 @contextmanager
@@ -160,7 +179,7 @@ def figures_for(kinds: Sequence[str]) -> Figures:
 
 def main() -> None:
     parser = options(__doc__, runs=5)
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--bulk-rows", type=int, default=100_000)
     parser.add_argument("--programs", type=Path)
     given = parser.parse_args()
@@ -171,17 +190,15 @@ def main() -> None:
             figures = figures_for(kinds)
             session = Session(connection)
             for run in range(given.runs + 1):
-                for write in (*STATEMENTS, BULK):
-                    taken = {}
-                    for kind in kinds:
-                        if write == BULK:
-                            taken[kind] = session.write_bulk(BULK_STATEMENT.format(TABLES[kind]), given.bulk_rows)
-                        else:
-                            taken[kind] = session.write(STATEMENTS[write].format(TABLES[kind]), given.rows)
-                    # The first run fills the caches.
-                    if run:
-                        note(figures, write, taken)
+                measured = {
+                    write: measure(session, statement, kinds, given.rows) for write, statement in STATEMENTS.items()
+                }
+                measured[BULK] = measure_bulk(session, kinds, given.bulk_rows)
                 clean(connection, kinds)
+                # The first run fills the caches.
+                if run:
+                    for write, taken in measured.items():
+                        note(figures, write, taken)
             ((version,),) = connection.execute("SELECT current_setting('server_version')").fetchall()
     absent = [kind for kind in TABLES if kind not in kinds]
     notes = [f"PostgreSQL {version}", *(f"{kind} is not measured: its extension is missing here" for kind in absent)]

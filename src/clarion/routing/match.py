@@ -59,6 +59,8 @@ class Index:
             )
             for key, value in found.items()
         }
+        self.listening_max = max(map(len, found.values()), default=0)
+        """The most that listen for one kind of change."""
 
     def listening(self, organisation_id: int, resource: str, action: str) -> Listening:
         """Who listens for the change's kind; `action` is `c`, `u` or `d`."""

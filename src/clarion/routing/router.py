@@ -42,11 +42,13 @@ class RouterPolicy:
     """How the router paces itself; times in seconds, those with `_ns` in nanoseconds.
 
     Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
-    the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
-    every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
+    the last `shared_for_ns`: whoever comes next waits for the batch under way. For the same reason a batch ends where more than
+    `batch_listening_max` subscriptions would listen to its rows, counted for each row. Beside a bulk the others' rows are looked
+    for every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
     """
 
     batch_rows_max: int = 500
+    batch_listening_max: int = 2500
     shared_rows_max: int = 50
     shared_for_ns: int = 1_000_000_000
     poll_busy_s: float = 0.010
@@ -90,6 +92,7 @@ class Router:
         self._look_at_others_ns = 0
         self._others_seen_ns: int | None = None
         self._met_ns: dict[int | str | None, int] = {}
+        self._left_some = False
         self.batches_count = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -101,7 +104,7 @@ class Router:
             now_ns = self._clock.monotonic_ns()
             if routed:
                 worked_ns = now_ns
-            if routed >= self._policy.shared_rows_max:
+            if routed >= self._policy.shared_rows_max or self._left_some:
                 await asyncio.sleep(0)
                 continue
             busy = now_ns - worked_ns < self._policy.busy_for_ns
@@ -128,6 +131,10 @@ class Router:
         """Route one batch; the number of rows routed and requests taken, 0 if nothing waits."""
         limit = self._policy.shared_rows_max if self._sharing() else self._policy.batch_rows_max
         look = await self._store.waiting(self._floor.floor, limit, self._hidden)
+        bounded = self._bounded(look.rows)
+        self._left_some = len(bounded) < len(look.rows)
+        if self._left_some:
+            look, limit = replace(look, rows=bounded), len(bounded)
         if not look.began_above:
             self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
         careful = bool(look.rows) and self._careful(look)
@@ -160,6 +167,21 @@ class Router:
         self._others_floor.wrote(xid)
         self.batches_count += 1
         return len(rows) + requests
+
+    def _bounded(self, rows: Sequence[Captured]) -> Sequence[Captured]:
+        """The rows, or the first of them, to which no more subscriptions listen than a batch should have; one at least."""
+        if len(rows) * self._index.listening_max <= self._policy.batch_listening_max:
+            return rows
+        listening_count = 0
+        for place, row in enumerate(rows):
+            owner = row.organisation_id
+            if owner is None:
+                owner = self._configuration.organisations.get(_usable(row.organisation))
+            if owner is not None:
+                listening_count += len(self._index.listening(owner, row.resource, row.action).subscriptions)
+            if place and listening_count > self._policy.batch_listening_max:
+                return rows[:place]
+        return rows
 
     def _careful(self, look: Look) -> bool:
         """Whether rows still wait that waited when this router followed one that ended badly."""
@@ -239,7 +261,7 @@ class Router:
             return in_order(rows)
         dominating = dominant(rows, limit // 2)
         if dominating:
-            others = await self._others(look, dominating)
+            others = self._bounded(await self._others(look, dominating))
             if others or self._met_lately(dominating):
                 self._others_seen_ns = self._clock.monotonic_ns()
                 others = others or [row for row in rows if owner_of(row) not in dominating]
