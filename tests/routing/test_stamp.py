@@ -38,7 +38,7 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
             outbox_id += 1
             captured = Captured(outbox_id, owner, None, resource, action, object_id, 1, 1, *[None] * 6, "{}")
             rows.append((captured, owner))
-        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0))
+        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0, lambda: 0))
         assert batch.after.position == numbers.position + len(batch.outbox_ids)
         assert batch.after.event_id == numbers.event_id + len(batch.subscription_ids)
         assert batch.after.queue_id == numbers.queue_id + len(batch.subscription_ids)

@@ -61,7 +61,7 @@ def test_after_some_changes_all_conditions_are_answered_together() -> None:
 def test_one_that_fails_takes_the_answers_of_the_others_in_its_list_but_not_for_long() -> None:
     conditions = distinct(TOGETHER_MAX - 1)
     subscriptions = listening(*conditions, "object.absent == 1")
-    evaluator = Evaluator(lambda: 0)
+    evaluator = Evaluator(lambda: 0, lambda: 0)
     for _ in range(TOGETHER_AFTER + 10):
         evaluator.evaluate(change(number=1), subscriptions)
     assert set(evaluator._together.answers(subscriptions, read(change(number=1)))) == set(conditions)
@@ -124,13 +124,13 @@ def test_asked_together_or_alone_the_answers_and_failures_are_the_same(
     conditions: list[str], rows: list[dict[str, Any]]
 ) -> None:
     subscriptions = listening(*conditions)
-    together = Evaluator(lambda: 0)
+    together = Evaluator(lambda: 0, lambda: 0)
     for place in range(TOGETHER_AFTER + 24):
         row = change(**rows[place % len(rows)])
         firings: list[Firing] = []
         failures: list[Failure] = []
         for subscription in subscriptions:
-            fired, failed = Evaluator(lambda: 0).evaluate(row, (subscription,))
+            fired, failed = Evaluator(lambda: 0, lambda: 0).evaluate(row, (subscription,))
             firings += fired
             failures += failed
         assert together.evaluate(row, subscriptions) == (firings, failures)
@@ -141,7 +141,7 @@ def test_who_has_spent_its_budget_gets_no_answer_from_a_list_either() -> None:
     frugal = listening(*distinct(6))
     spender = Subscription(7, 1, 7, "ITEMS", "CREATE", "object.number == 7", None, dear)
     subscriptions = (*frugal, spender)
-    evaluator = Evaluator(time.monotonic_ns)
+    evaluator = Evaluator(time.monotonic_ns, time.thread_time_ns)
     for _ in range(TOGETHER_AFTER + 10):
         evaluator.evaluate(change(number=1), subscriptions)
     row = change(number=7, list=list(range(60)))

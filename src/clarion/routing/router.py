@@ -48,7 +48,7 @@ class RouterPolicy:
     """
 
     batch_rows_max: int = 500
-    batch_listening_max: int = 2500
+    batch_listening_max: int = 5000
     shared_rows_max: int = 50
     shared_for_ns: int = 1_000_000_000
     poll_busy_s: float = 0.010
@@ -78,7 +78,7 @@ class Router:
         self._clock = clock
         self._random = random
         self._policy = policy
-        self._evaluator = evaluator or Evaluator(clock.monotonic_ns)
+        self._evaluator = evaluator or Evaluator(clock.monotonic_ns, clock.cpu_ns)
         self.marked = marked
         self._suspected: Marker | None = None
         self._careful_until: int | None = None
