@@ -5,7 +5,7 @@
 UPDATEs of a row of ten columns, each change another; CPU time of this process. Evaluation is all that the router does for
 them: the rows are read and the expressions of all subscriptions asked. A condition has three terms,
 all of which are looked at, and holds for one change in fifty.
-The floor and the goal are for 50 distinct ones.
+The floor and the goal are for 50 distinct ones. Many are also asked each alone, in turn with together.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from clarion.core.ids import STANDARD_BODY
 from clarion.delivery.body import body_of
 from clarion.delivery.event import Event
 from clarion.ledger.change import Captured, Change
+from clarion.routing import evaluation
 from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Subscription
 
@@ -88,6 +89,7 @@ CASES = {
     ),
     "1 template of four fields": subscriptions([None], TEMPLATE),
 }
+ALONE = ("10 distinct conditions", "50 distinct conditions", "1,000 distinct conditions")
 WARM_UP = 100
 """Changes until all is compiled."""
 LIMITS = {"50 distinct conditions": (250.0, 110.0)}
@@ -98,6 +100,15 @@ def evaluation_us(asked: Sequence[Subscription], made: Sequence[Captured]) -> fl
     for row in made[:WARM_UP]:
         evaluator.evaluate(row, asked)
     return per_change_us(lambda row: evaluator.evaluate(row, asked), made)
+
+
+def alone_us(asked: Sequence[Subscription], made: Sequence[Captured]) -> float:
+    """As `evaluation_us`, with no conditions asked together."""
+    usual, evaluation.TOGETHER_MIN = evaluation.TOGETHER_MIN, len(asked) + 1
+    try:
+        return evaluation_us(asked, made)
+    finally:
+        evaluation.TOGETHER_MIN = usual
 
 
 def per_change_us(do: Callable[[_T], object], made: Sequence[_T]) -> float:
@@ -142,6 +153,11 @@ def events(made: Sequence[Captured], fields: str | None, run: int) -> list[Event
     ]
 
 
+def _figures(name: str) -> list[Figure]:
+    beside = [Figure(f"  {name}, each alone", "us/change"), Figure(f"  {name}, alone / together", "times")]
+    return [Figure(name, "us/change", *LIMITS.get(name, ())), *(beside if name in ALONE else ())]
+
+
 def main() -> None:
     parser = options(__doc__, runs=7)
     parser.add_argument("--changes", type=int, default=2000)
@@ -149,12 +165,18 @@ def main() -> None:
     made = changes(given.changes)
     bodies = {"standard body": None, "standard body with three fields of ten": FIELDS}
     figures = Figures(
-        *(Figure(name, "us/change", *LIMITS.get(name, ())) for name in CASES),
-        *(Figure(name, "us/body") for name in bodies),
+        *(figure for name in CASES for figure in _figures(name)), *(Figure(name, "us/body") for name in bodies)
     )
     for run in range(given.runs):
         for name, asked in CASES.items():
-            figures[name].add(evaluation_us(asked, made))
+            # The more conditions, the fewer changes.
+            some = made[: len(made) // (1 + len(asked) // 100)]
+            figures[name].add(evaluation_us(asked, some))
+            if name in ALONE:
+                figures[f"  {name}, each alone"].add(alone_us(asked, some))
+                figures[f"  {name}, alone / together"].add(
+                    figures[f"  {name}, each alone"].runs[-1] / figures[name].runs[-1]
+                )
         for name, fields in bodies.items():
             figures[name].add(per_change_us(body_of, events(made, fields, run)))
     figures.show(as_json=given.json, notes=[f"{given.changes} changes a run"])
