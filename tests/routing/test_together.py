@@ -15,7 +15,7 @@ from clarion.expressions.row import Values
 from clarion.ledger.change import Captured
 from clarion.routing.evaluation import OVER_BUDGET, Evaluator, Failure, Firing
 from clarion.routing.match import Subscription
-from clarion.routing.together import TOGETHER_AFTER, TOGETHER_MAX, Together
+from clarion.routing.together import _LISTS_MAX, TOGETHER_AFTER, TOGETHER_MAX, Together
 
 
 def change(**new: Any) -> Captured:
@@ -56,6 +56,15 @@ def test_after_some_changes_all_conditions_are_answered_together() -> None:
         together.answers(subscriptions, read(change(number=1)))
     answers = together.answers(subscriptions, read(change(number=7)))
     assert answers == {condition: condition == "object.number == 7" for condition in conditions}
+
+
+def test_no_more_lists_are_kept_than_there_is_room_for_and_the_rest_is_asked_alone() -> None:
+    together = Together(lambda: 0)
+    conditions = distinct((_LISTS_MAX + 10) * TOGETHER_MAX)
+    subscriptions = listening(*conditions)
+    for _ in range(TOGETHER_AFTER + _LISTS_MAX + 20):
+        answers = together.answers(subscriptions, read(change(number=1)))
+    assert len(answers) == _LISTS_MAX * TOGETHER_MAX
 
 
 def test_one_that_fails_takes_the_answers_of_the_others_in_its_list_but_not_for_long() -> None:

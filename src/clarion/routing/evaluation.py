@@ -48,7 +48,7 @@ class Failure(NamedTuple):
 class Evaluator:
     """Evaluates the conditions and templates of subscriptions.
 
-    `decimals` has, by resource, the columns that are decimal numbers. `clock_ns` is read around each evaluation; what was not
+    `clock_ns` is read around each evaluation; what was not
     cheap by it is timed with the dearer `cpu_ns` from then on, which counts this thread's work alone: that the host gave its
     cores to others is nobody's to pay.
     """
@@ -59,7 +59,12 @@ class Evaluator:
         self._watched: set[str] = set()
         self._budget = Budget()
         self._together = Together(clock_ns)
-        self.decimals: Mapping[str, Collection[str]] = {}
+        self._decimals: Mapping[str, Collection[str]] = {}
+
+    def configure(self, decimals: Mapping[str, Collection[str]]) -> None:
+        """The configuration is another one; `decimals` has, by resource, the columns that are decimal numbers."""
+        self._decimals = decimals
+        self._together.forget_plans()
 
     def evaluate(
         self, row: Captured, subscriptions: Sequence[Subscription], *, alive: bool = True
@@ -70,7 +75,7 @@ class Evaluator:
         """
         firings: list[Firing] = []
         failures: list[Failure] = []
-        values = Values(row, self.decimals.get(row.resource, ()))
+        values = Values(row, self._decimals.get(row.resource, ()))
         answers: dict[str, bool | EvaluationFailed] = {}
         together: Mapping[str, bool | None] | None = None if len(subscriptions) >= TOGETHER_MIN else {}
         for subscription in subscriptions:

@@ -124,7 +124,7 @@ class Router:
     async def _reload(self) -> None:
         self._configuration = await self._store.configuration(self._numbers.position + 1)
         self._index = Index(self._configuration.subscriptions)
-        self._evaluator.decimals = self._configuration.decimals
+        self._evaluator.configure(self._configuration.decimals)
         self._numbers = replace(self._numbers, sequences=self._configuration.sequences)
 
     async def step(self) -> int:

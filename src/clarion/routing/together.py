@@ -26,7 +26,8 @@ TOGETHER_AFTER = 32
 """Changes for which conditions are asked alone before a list of them is made, which takes as long as some twenty answers."""
 
 _PROGRAMS_KEPT = 10_000
-_LISTS_KEPT = 2_000
+_LISTS_MAX = 500
+"""Lists at one time; one takes some 100 KB."""
 _PLANS_MAX = 10_000
 _FAILING_MAX = 10_000
 _RESTS_MAX = 1_000
@@ -44,7 +45,7 @@ def program_of(source: str) -> Program:
         raise EvaluationFailed(f"it cannot be compiled any more: {refused}") from refused
 
 
-@lru_cache(maxsize=_LISTS_KEPT)
+@lru_cache(maxsize=_LISTS_MAX)
 def _list_of(conditions: tuple[str, ...]) -> Program | None:
     """None for few, and if they cannot be compiled together: a list nests each of them a little deeper."""
     if len(conditions) < TOGETHER_MIN:
@@ -90,7 +91,13 @@ class Together:
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
         self._plans: dict[tuple[int, str, str], _Plan] = {}
+        self._lists_count = 0
         self._failing: set[str] = set()
+
+    def forget_plans(self) -> None:
+        """The subscriptions are others now. Lists that are the same as before need not be compiled again."""
+        self._plans.clear()
+        self._lists_count = 0
 
     def failed(self, condition: str) -> None:
         """It had no result on a change, and would take it from those that stand in a list with it."""
@@ -108,7 +115,7 @@ class Together:
         plan = self._plans.get(kind)
         if plan is None or plan.subscriptions is not subscriptions:
             if len(self._plans) >= _PLANS_MAX:
-                self._plans.clear()
+                self.forget_plans()
             plan = self._plans[kind] = _Plan(subscriptions)
         if plan.waits:
             plan.waits -= 1
@@ -123,9 +130,10 @@ class Together:
                 if not one.rests:
                     one.end_rest(self._failing)
             elif one.program is None:
-                if not compiled:
-                    # One for each change, so that none waits long.
+                # One for each change, so that none waits long.
+                if not compiled and self._lists_count < _LISTS_MAX:
                     compiled = True
+                    self._lists_count += 1
                     one.program = _list_of(one.conditions)
                     one.rests = _RESTS_MAX if one.program is None else 0
             elif values.row_bytes <= one.program.safe_row_bytes:
