@@ -52,7 +52,9 @@ async def main(url: str, object_id: str) -> None:
             print("working", flush=True)
 
     clock = SystemClock()
-    await run_router(engine, login, clock, SystemRandom(), stopping, working, evaluator=Poisoned(clock.monotonic_ns))
+    await run_router(
+        engine, login, clock, SystemRandom(), stopping, working, evaluator=Poisoned(clock.monotonic_ns, clock.cpu_ns)
+    )
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -121,3 +121,27 @@ def test_one_organisations_bulk_does_not_stall_anothers_change(deployment: Deplo
            WHERE o.name = 'bulky'"""
     )
     assert quiet[0] < 1000 < bulky[0]
+
+
+def test_a_batch_has_few_rows_where_many_listen_to_each(deployment: Deployment) -> None:
+    deployment.connection.execute("CREATE TABLE shared (id bigint PRIMARY KEY, owner text NOT NULL)")
+    deployment.attach(
+        Attachment(resource="SHARED", table="shared", organisation=None, organisation_column="owner"),
+    )
+    crowded = deployment.register(organisation="crowded", active=False)
+    for _ in range(400):
+        deployment.subscribe(crowded, "SHARED", ["CREATE"])
+    deployment.subscribe(deployment.register(organisation="other", active=False), "SHARED", ["CREATE"])
+    deployment.connection.execute(
+        "INSERT INTO shared SELECT n, CASE WHEN n % 10 = 0 THEN 'other' ELSE 'crowded' END FROM generate_series(1, 100) n"
+    )
+    deployment.serve("--role", "router")
+    deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox)")
+    batches = deployment.rows(
+        """SELECT sum(listening)::integer, count(*) FROM (
+               SELECT l.recorded_at, (SELECT count(*) FROM clarion.queue q WHERE q.position = l.position) AS listening
+               FROM clarion.ledger l WHERE l.resource = 'SHARED') AS rows GROUP BY recorded_at"""
+    )
+    assert sum(listening for listening, _ in batches) == 90 * 400 + 10, "all of them, each once"
+    assert max(listening for listening, _ in batches) <= 2 * 5000, "as much again may go along with a bulk"
+    assert len(batches) < 30, "nor smaller than they need be"

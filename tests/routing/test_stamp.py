@@ -42,7 +42,7 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
             outbox_id += 1
             captured = Captured(outbox_id, owner, None, resource, action, object_id, 1, 1, *[None] * 6, "{}")
             rows.append((captured, owner))
-        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0))
+        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0, lambda: 0))
         assert batch.after.position == numbers.position + len(batch.outbox_ids)
         assert batch.after.event_id == numbers.event_id + len(batch.subscription_ids)
         assert batch.after.queue_id == numbers.queue_id + len(batch.subscription_ids)
@@ -79,7 +79,9 @@ def test_a_batch_ends_where_it_has_many_events_and_the_next_one_goes_on_from_the
     batches = []
     while rows:
         limit = Limit(events_max=9, ends_ns=inf, clock_ns=lambda: 0)
-        batch = stamp(rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0), limit=limit)
+        batch = stamp(
+            rows, numbers, Index(listening), AT, bytes(16 * len(rows)), Evaluator(lambda: 0, lambda: 0), limit=limit
+        )
         assert len(batch.salts) == 16 * len(batch.outbox_ids)
         batches.append(batch)
         rows, numbers = rows[len(batch.outbox_ids) :], batch.after
@@ -96,5 +98,7 @@ def test_a_batch_ends_when_its_evaluations_have_taken_their_time_but_has_a_row_a
     # Read twice in an evaluation, and once after it.
     clock_ns = partial(next, itertools.count(0, 1_000))
     limit = Limit(inf, ends_ns, clock_ns)
-    batch = stamp(rows, Numbers(0, 0, 0, {}, {1: 0}), Index(asking), AT, bytes(160), Evaluator(clock_ns), limit=limit)
+    batch = stamp(
+        rows, Numbers(0, 0, 0, {}, {1: 0}), Index(asking), AT, bytes(160), Evaluator(clock_ns, lambda: 0), limit=limit
+    )
     assert len(batch.outbox_ids) == expected == len(batch.subscription_ids)

@@ -21,6 +21,10 @@ class Clock(Protocol):
         """Nanoseconds since an arbitrary start; never runs backwards, may stop during suspension."""
         ...
 
+    def cpu_ns(self) -> int:
+        """Nanoseconds that this thread has worked; dearer to ask for than the others."""
+        ...
+
     def lease_ns(self) -> int:
         """Nanoseconds since an arbitrary start, running through suspension where the system can tell."""
         ...

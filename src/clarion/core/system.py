@@ -21,6 +21,9 @@ class SystemClock:
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
 
+    def cpu_ns(self) -> int:
+        return time.thread_time_ns()
+
     def lease_ns(self) -> int:
         return time.clock_gettime_ns(_LEASE_CLOCK)
 

@@ -7,7 +7,7 @@ what they are given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -73,6 +73,7 @@ class Program:
     bounds: Bounds
     safe_row_bytes: int
     guards: tuple[Guard, ...]
+    has_loops: bool
     compiled: Any
 
     def is_ruled_out(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -148,6 +149,12 @@ def load_program(source: str) -> Program:
     return _loaded(source, None)[0]
 
 
+def load_list(sources: Sequence[str]) -> Program:
+    """The list of what these expressions come to, each of which can be compiled. Raises ExpressionRefused as `load_program`."""
+    # The line's end, because an expression may end with a comment.
+    return load_program("[" + ",".join(f"({source}\n)" for source in sources) + "]")
+
+
 def _compile(source: str, shape: Shape, length_max: int, wanted: set[ValueKind], rule: str) -> Program:
     if not source.strip():
         raise ExpressionRefused("must not be empty")
@@ -177,7 +184,8 @@ def _loaded(source: str, shape: Shape | None) -> tuple[Program, Node]:
         raise _translated(str(error), shape) from None
     tree = read_tree(compiled.serialize())
     bounds = bounds_of(tree)
-    return Program(source, bounds, bounds.safe_row_bytes(), guards_of(tree), compiled), tree
+    has_loops = any(isinstance(node.kind, Loop) for node in tree.walk())
+    return Program(source, bounds, bounds.safe_row_bytes(), guards_of(tree), has_loops, compiled), tree
 
 
 def _check_functions(tree: Node) -> None:

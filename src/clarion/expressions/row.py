@@ -37,6 +37,11 @@ class Values:
         self.row_bytes = 0
         self.elements = 0
 
+    @property
+    def are_made(self) -> bool:
+        """Whether an expression asked for them, and got them."""
+        return self._activation is not None
+
     def activation(self) -> Any:
         """What expressions are evaluated with. Raises EvaluationFailed for rows that cannot be looked into."""
         if self._activation is None:

@@ -44,6 +44,10 @@ class Budget:
         self._subscriptions: dict[int, _Allowance] = {}
         self._organisations: dict[int, _Allowance] = {}
 
+    def is_free(self, subscription_id: int) -> bool:
+        """Whether the subscription owes nothing, so that it is allowed everything."""
+        return subscription_id not in self._subscriptions
+
     def allows(self, organisation_id: int, subscription_id: int, now_ns: int) -> bool:
         """Whether the subscription's expressions may be evaluated now."""
         subscription = self._subscriptions.get(subscription_id)

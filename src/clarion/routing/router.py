@@ -91,7 +91,7 @@ class Router:
         self._clock = clock
         self._random = random
         self._policy = policy
-        self._evaluator = evaluator or Evaluator(clock.monotonic_ns)
+        self._evaluator = evaluator or Evaluator(clock.monotonic_ns, clock.cpu_ns)
         self.marked = marked
         self._suspected: Marker | None = None
         self._careful_until: int | None = None
