@@ -222,7 +222,10 @@ def _follow_to_the_first_webhook(
     superuser.execute(page.next("sql", "CREATE ROLE clarion").encode())
     page.run("clarion migrate")
     page.run("clarion attach --table stock_part")
+    planned = page.run("--plan")
+    assert "CREATE OR REPLACE TRIGGER" in planned
     listed = page.run("clarion attach")
+    assert "\nCATEGORIES" not in listed, "a plan changes nothing"
     for resource, table in TABLES.items():
         assert re.search(rf"^{resource.upper()} +public\.{table} +id ", listed, re.MULTILINE), listed
     assert page.next("sh", "clarion serve") == "clarion serve\n"
@@ -256,6 +259,11 @@ def _follow_to_the_first_webhook(
         "objectId": body["object_id"],
         "attempts": [{"outcome": "SUCCEEDED", "statusCode": 200}],
     }
+    previewed = json.loads(page.run("previewWebhookSubscription"))["data"]["previewWebhookSubscription"]
+    assert previewed == {
+        "matchedCount": 1,
+        "changes": [{"objectId": body["object_id"], "outcome": "MATCHED", "error": None}],
+    }
     superuser.execute(
         "INSERT INTO clarion.subscriptions (organisation_id, receiver_id, resource, action) "
         "SELECT r.organisation_id, 1, resource, action FROM clarion.receivers r, unnest(%s::text[]) resource, "
@@ -287,6 +295,7 @@ def _follow_through_the_migration(page: Page, receiver: ReceiverProcess) -> None
     receiver.wait_for(before + 2)
     (page.directory / "stock" / "migrations" / "0004_part_minimum_order.py").write_text(MIGRATION)
     page.run("python manage.py migrate")
+    page.run("clarion doctor")
     migrated = receiver.wait_for(before + 3)[-1].json()
     assert (migrated["data"]["minimum_order"], migrated["previous"]) == (5.0, {"minimum_order": None})
 

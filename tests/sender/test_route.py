@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -217,9 +217,13 @@ async def test_a_busy_receiver_gives_up_a_connection_for_one_that_waits(receiver
 
 
 async def test_nothing_tells_a_refused_connection_from_one_that_there_was_no_room_for(receivers: Receivers) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as closed:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.socket() as closed,
+        ExitStack() as ending,
+    ):
         closed.bind(("127.0.0.1", 0))
-        filling = [socket.socket() for _ in range(4)]
+        filling = [ending.enter_context(socket.socket()) for _ in range(4)]
         for one in filling:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
@@ -230,9 +234,8 @@ async def test_nothing_tells_a_refused_connection_from_one_that_there_was_no_roo
                 attempts = await asyncio.gather(
                     *(post.begin(f"https://127.0.0.1:{port}/", timeout_s=1, uniform=True) for _ in range(3))
                 )
-                assert time.monotonic() - started >= 1.15
+                # The event loop's clock goes in milliseconds, and may be one ahead.
+                assert time.monotonic() - started >= 1.14
                 ends.append({(one.outcome, one.error, one.duration_ms, one.peer_address, one.ours) for one in attempts})
-        for one in filling:
-            one.close()
     assert ends[0] == ends[1]
     assert len(ends[0]) == 1
