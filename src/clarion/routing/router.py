@@ -54,7 +54,8 @@ class RouterPolicy:
     Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
     the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
     every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
-    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`;
+    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`
+    (`evaluating_shared_ns` if several organisations had rows in a look within `shared_for_ns`);
     between two looks, when nothing is left, `preparing_ns` go to those that nobody asked yet.
     """
 
@@ -68,6 +69,7 @@ class RouterPolicy:
     others_every_ns: int = 5_000_000
     others_dear_ns: int = 10_000_000
     evaluating_ns: int = 20_000_000
+    evaluating_shared_ns: int = 4_000_000
     preparing_ns: int = 5_000_000
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
@@ -106,6 +108,7 @@ class Router:
         self._others_seen_ns: int | None = None
         self._met_ns: dict[int | str | None, int] = {}
         self._left_some = False
+        self._several_seen_ns: int | None = None
         self.batches_count = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -215,7 +218,10 @@ class Router:
         salts = self._random.token(SALT_BYTES * len(rows))
         if portion is None:
             clock_ns = self._clock.monotonic_ns
-            limit = Limit(self._policy.batch_events_max, clock_ns() + self._policy.evaluating_ns, clock_ns)
+            now_ns = clock_ns()
+            several = self._several_seen_ns is not None and now_ns - self._several_seen_ns < self._policy.shared_for_ns
+            evaluating_ns = self._policy.evaluating_shared_ns if several else self._policy.evaluating_ns
+            limit = Limit(self._policy.batch_events_max, now_ns + evaluating_ns, clock_ns)
             return stamp(rows, self._numbers, self._index, now, salts, self._evaluator, limit=limit)
         if not portion.evaluated:
             unevaluated = portion.marker.outbox_ids
@@ -280,7 +286,11 @@ class Router:
 
     def _by_turns(self, rows: list[Captured]) -> list[Captured]:
         """The rows; organisations in turn where a batch may end before the last, or one's conditions would delay the others."""
-        return by_turns(rows) if self._index.asks else rows
+        if not self._index.asks:
+            return rows
+        if any(owner_of(row) != owner_of(rows[0]) for row in rows):
+            self._several_seen_ns = self._clock.monotonic_ns()
+        return by_turns(rows)
 
     async def _other_halves(self, rows: Sequence[Captured]) -> list[Captured]:
         """What is left out of these rows of moves to another partition."""
