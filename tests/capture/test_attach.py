@@ -571,13 +571,20 @@ def test_where_no_correlation_id_was_given_the_transaction_is_one(deployment: De
     with connection.transaction():
         connection.execute("INSERT INTO items VALUES (DEFAULT), (DEFAULT)")
         connection.execute("UPDATE items SET version = 2")
-        (named,) = connection.execute(
-            "SELECT 'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM now())::bigint"
+        ((named,),) = connection.execute(
+            "SELECT 'tx-' || incarnation || '-' || pg_current_xact_id() FROM clarion.deployment"
         ).fetchall()
     connection.execute("DELETE FROM items WHERE id = 1")
-    *together, last = captured(connection, "correlation_id")
-    assert together == [named] * 4
-    assert last != named
+    deployment.subscribe(deployment.register())
+    deployment.serve()
+    deployment.wait_until_settled()
+    *together, last = deployment.rows(
+        "SELECT correlation_id FROM clarion.ledger WHERE resource = 'ITEMS' ORDER BY position"
+    )
+    assert together == [(named,)] * 4
+    assert last != (named,)
+    deployment.assert_chained()
+    assert {request.json()["correlation_id"] for request in deployment.receiver.received()} == {named, last[0]}
 
 
 def test_a_search_path_and_objects_of_the_applications_own_do_not_mislead_the_trigger(

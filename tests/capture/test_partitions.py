@@ -195,6 +195,7 @@ def test_a_move_is_one_update_in_the_ledger_and_one_event_whatever_the_batches_c
         connection.execute("UPDATE tickets SET state = 'done', n = 1")
     deployment.serve()
     deployment.wait_until_settled(timeout_s=60)
+    deployment.assert_chained()
     ledger = deployment.rows(
         "SELECT object_id, string_agg(action::text || coalesce((old::json ->> 'state'), '-') || coalesce((new::json ->> 'state'), '-'), "
         "',' ORDER BY position), count(half_of) FROM clarion.ledger WHERE resource = 'TICKETS' GROUP BY object_id"
@@ -231,6 +232,7 @@ def test_a_move_that_changes_key_or_organisation_is_two_linked_halves(deployment
     connection.execute("UPDATE owned SET id = 2")
     deployment.serve("--role", "router")
     deployment.wait_until_settled()
+    deployment.assert_chained()
     assert deployment.rows(
         """SELECT l.resource, l.action::text, l.object_id, d.object_id
            FROM clarion.ledger l LEFT JOIN clarion.ledger d ON d.outbox_id = l.half_of

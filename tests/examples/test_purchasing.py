@@ -249,7 +249,7 @@ def _follow_to_the_first_webhook(
     Webhook(made["sharedSecret"]).verify(first.body, first.headers)
     body = first.json()
     assert (body["resource"], body["action"], body["data"]["number"], body["actor"]) == ("parts", "create", "M6", None)
-    assert re.fullmatch(r"tx-\d+-\d+", body["correlation_id"])
+    assert re.fullmatch(r"tx-[a-z2-7]{10}-\d+", body["correlation_id"])
     _settle(superuser)
     shown = json.loads(page.run("webhookEvents"))["data"]["webhookEvents"]["edges"][0]["node"]
     assert shown == {

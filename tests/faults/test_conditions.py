@@ -33,6 +33,7 @@ def orders(deployment: Deployment) -> Deployment:
 
 def _received(deployment: Deployment) -> list[Received]:
     deployment.wait_until_settled()
+    deployment.assert_chained()
     return deployment.receiver.received()
 
 

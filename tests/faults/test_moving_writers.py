@@ -87,6 +87,7 @@ def test_moving_rows_lose_nothing_and_keep_each_objects_order(deployment: Deploy
     for writer in writers:
         writer.join()
     deployment.wait_until_settled(timeout_s=60)
+    deployment.assert_chained()
     assert counted["committed"] > 50
     assert counted["met a moved row"] > 0
     versions = {

@@ -54,11 +54,9 @@ SET row_security = on
 
 -- name: circumstances
 -- Actor, correlation and hops. A setting of the application's is text from outside: empty means absent, and a number that
--- is none counts as none. A correlation that was not given is the transaction: its number, and when it began, because a
--- restored database counts them again.
+-- is none counts as none.
 nullif(current_setting('clarion.actor_id', true), ''), nullif(current_setting('clarion.actor_name', true), ''),
-                    coalesce(nullif(current_setting('clarion.correlation_id', true), ''),
-                             'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM transaction_timestamp())::bigint),
+                    nullif(current_setting('clarion.correlation_id', true), ''),
                     CASE WHEN current_setting('clarion.hops', true) ~ '^[0-9]{{1,4}}$'
                          THEN current_setting('clarion.hops', true)::smallint END
 

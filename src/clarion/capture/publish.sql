@@ -57,8 +57,7 @@ BEGIN
     VALUES ({organisation_id}, CASE WHEN {organisation} IS NULL THEN organisation END, {resource}, letter, object_id,
             coalesce(nullif(actor_id, ''), nullif(current_setting('clarion.actor_id', true), '')),
             coalesce(nullif(actor_name, ''), nullif(current_setting('clarion.actor_name', true), '')),
-            coalesce(nullif(correlation_id, ''), nullif(current_setting('clarion.correlation_id', true), ''),
-                     'tx-' || pg_current_xact_id() || '-' || extract(epoch FROM transaction_timestamp())::bigint),
+            coalesce(nullif(correlation_id, ''), nullif(current_setting('clarion.correlation_id', true), '')),
             CASE WHEN given_hops ~ '^[0-9]{{1,4}}$' THEN given_hops::smallint END,
             CASE letter WHEN 'u' THEN previous WHEN 'd' THEN data END,
             CASE WHEN letter <> 'd' THEN data END);

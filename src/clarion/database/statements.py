@@ -12,12 +12,16 @@ _PART = re.compile(r"\{(\w+)\}")
 def load_statements(package: str, file_name: str) -> dict[str, str]:
     """The file's statements by the name in their `-- name: ` line, comments kept for the server's logs.
 
-    `{name}` in a statement stands for what goes by that name. Raises ValueError if a name occurs twice, KeyError for one
-    that stands for nothing.
+    `{name}` in a statement stands for what goes by that name, which may have such parts itself. Raises ValueError if a name
+    occurs twice, KeyError for one that stands for nothing.
     """
     parts = _HEADER.split(files(package).joinpath(file_name).read_text(encoding="utf-8"))
     names, bodies = parts[1::2], parts[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"{package}/{file_name}: a statement's name occurs twice")
     texts = {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
-    return {name: _PART.sub(lambda part: texts[part[1]], text) for name, text in texts.items()}
+
+    def whole(text: str) -> str:
+        return _PART.sub(lambda part: whole(texts[part[1]]), text)
+
+    return {name: whole(text) for name, text in texts.items()}

@@ -1,10 +1,15 @@
 -- The router's statements. All run on the connection that holds the router's lock.
 
+-- name: correlation
+-- A row's correlation id; where the application gave none, its transaction: the number, and the incarnation, because a restored
+-- database counts them again. Here and not in the trigger, whose time is the application's.
+coalesce(o.correlation_id, 'tx-' || (SELECT incarnation FROM clarion.deployment) || '-' || o.xid::text) AS correlation_id
+
 -- name: captured
 -- A row of the outbox, in the order of the fields of Captured: it is made from it by position.
 o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o.object_id, o.xid::text::bigint AS xid, o.depth,
        o.relation::text || o.old_ctid::text AS old_ctid, o.relation::text || o.new_ctid::text AS new_ctid,
-       o.actor_id, o.actor_name, o.correlation_id, o.old, o.new, o.half_of
+       o.actor_id, o.actor_name, {correlation}, o.old, o.new, o.half_of
 
 -- name: waiting
 -- One look: the clock, what decides where the next look begins, whether anybody asks for a retry, and the lowest committed
@@ -82,7 +87,7 @@ WITH moved AS (
     USING unnest($15::bigint[], $16::bigint[], $17::bigint[]) WITH ORDINALITY AS n (outbox_id, organisation_id, change_id, place)
     WHERE o.id = n.outbox_id AND o.id = ANY ($15::bigint[])
     RETURNING n.place::integer AS place, n.organisation_id, n.change_id, o.id, o.half_of, o.occurred_at, o.captured_at, o.xid,
-              o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, o.correlation_id, o.old, o.new, o.problem
+              o.hops, o.action, o.resource, o.object_id, o.actor_id, o.actor_name, {correlation}, o.old, o.new, o.problem
 ), halves AS (
     DELETE FROM clarion.outbox o
     USING unnest($37::integer[], $38::bigint[]) AS n (place, outbox_id)
