@@ -7,7 +7,6 @@ import pytest
 from psycopg import sql
 
 from clarion.capture.attach import Attachment, OnTruncate, attach, detach
-from clarion.capture.wanted import put_missing_triggers, wanted_triggers
 from harness.capturing import Connection, acting_as, captured, refused, traces
 
 pytestmark = pytest.mark.data_path
@@ -110,51 +109,36 @@ def test_whoever_may_truncate_but_not_read_all_rows_is_refused(connection: Conne
         connection.execute("TRUNCATE children")
 
 
-def test_triggers_that_are_wanted_are_those_that_are_there_and_what_is_missing_is_put_on(
-    connection: Connection,
-) -> None:
+def test_what_is_missing_is_found_and_attaching_again_puts_it_on(connection: Connection) -> None:
     connection.execute(
         """CREATE TABLE split (id bigint PRIMARY KEY, n int) PARTITION BY RANGE (id);
            CREATE TABLE split_1 PARTITION OF split FOR VALUES FROM (0) TO (10);
            CREATE TABLE base (id bigint PRIMARY KEY);
-           CREATE TABLE derived (more int) INHERITS (base);
-           CREATE TABLE gone (id bigint PRIMARY KEY)"""
+           CREATE TABLE derived (more int) INHERITS (base)"""
     )
-    attach(connection, [deleting("split"), Attachment(resource="BASE", table="base"), deleting("gone")])
-    connection.execute("DROP TABLE gone")
+    attachments = [deleting("split"), Attachment(resource="BASE", table="base")]
+    attach(connection, attachments)
 
-    def wanted() -> set[tuple[str, str]]:
-        return {
-            (trigger.table, trigger.trigger) for trigger in wanted_triggers(connection) if trigger.schema == "public"
-        }
-
-    def there() -> set[tuple[str, str]]:
-        return set(
-            connection.execute(
-                "SELECT tgrelid::regclass::text, tgname::text FROM pg_trigger "
-                "WHERE tgname LIKE '!clarion%' AND tgenabled = 'A' AND tgrelid::regclass::text NOT LIKE 'clarion.%'"
-            ).fetchall()
+    def faults() -> dict[str, list[str]]:
+        return dict(
+            connection.execute("SELECT table_name, faults FROM clarion.capture_state() WHERE faults <> '{}'").fetchall()
         )
 
-    assert wanted() == there()
-    assert put_missing_triggers(connection) == []
+    assert faults() == {}
     connection.execute(
         """CREATE TABLE split_2 PARTITION OF split FOR VALUES FROM (10) TO (20);
            CREATE TABLE derived_more () INHERITS (derived);
            ALTER TABLE base DISABLE TRIGGER "!clarion_capture";
            DROP TRIGGER "!clarion_truncate" ON split_1"""
     )
-    missing = wanted() - there()
-    assert missing == {
-        ("split_2", "!clarion_truncate"),
-        ("split_2", "!clarion_truncate_rows"),
-        ("derived_more", "!clarion_capture"),
-        ("derived_more", "!clarion_truncate"),
-        ("base", "!clarion_capture"),
-        ("split_1", "!clarion_truncate"),
+    assert faults() == {
+        "split_2": ["TRUNCATE_MISSING"],
+        "derived_more": ["TRIGGER_MISSING", "TRUNCATE_MISSING"],
+        "base": ["TRIGGER_NOT_ALWAYS"],
+        "split_1": ["TRUNCATE_MISSING"],
     }
-    assert {(trigger.table, trigger.trigger) for trigger in put_missing_triggers(connection)} == missing
-    assert wanted() == there()
+    attach(connection, attachments)
+    assert faults() == {}
     connection.execute(
         "INSERT INTO derived_more VALUES (1, 2); INSERT INTO base VALUES (2); INSERT INTO split VALUES (12)"
     )

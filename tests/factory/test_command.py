@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_run_installs_first_and_begins_with_a_run(clarion_process: Start, databa
     finished = process.wait(60)
     assert finished.code == 0, finished.stderr
     assert "run 1: " in finished.stdout
-    assert finished.stdout.endswith("1 acts in 0.2 s, 5.0 per second\n        1  create run\n")
+    # On a busy machine a little more than the time asked for goes by.
+    assert re.search(r"\n1 acts in 0\.\d s, \d\.\d per second\n        1  create run\n\Z", finished.stdout)
     with psycopg.connect(database.url) as connection:
         resources = connection.execute(
             "SELECT DISTINCT resource FROM clarion.outbox WHERE resource = 'RUNS'"

@@ -9,13 +9,13 @@ is of is already loaded; none is imported here.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from clarion.capture.acting import current, storable
 from clarion.capture.json_text import object_text
+from clarion.capture.names import function_name
 from clarion.core.errors import ClarionError
 
 OBJECT_ID_LENGTH_MAX: Final = 1000
@@ -23,7 +23,6 @@ OBJECT_ID_LENGTH_MAX: Final = 1000
 
 RESOURCE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _ACTIONS: Final = ("CREATE", "UPDATE", "DELETE")
-_IDENTIFIER_BYTES_MAX: Final = 63
 _ARGUMENTS_COUNT: Final = 9
 _IDLE: Final = 0
 """No transaction, as psycopg counts the states of a session."""
@@ -88,12 +87,8 @@ def publish(
 
 
 def publishing_function(resource: str) -> str:
-    """The name of the resource's function in schema clarion_triggers: never cut, or two resources would share one."""
-    name = f"publish_{resource.lower()}"
-    if len(name) <= _IDENTIFIER_BYTES_MAX:
-        return name
-    digest = hashlib.sha256(resource.encode()).hexdigest()[:12]
-    return f"{name[: _IDENTIFIER_BYTES_MAX - len(digest) - 1]}_{digest}"
+    """The name of the resource's function in schema clarion_triggers."""
+    return function_name(resource, "publish")
 
 
 def _text(name: str, value: str | int | None) -> str | None:

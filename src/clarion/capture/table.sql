@@ -53,25 +53,3 @@ WHERE t.tgparentid = 0
   AND (f.pronamespace = 'clarion_triggers'::regnamespace AND f.proname = ANY (%s)
        OR t.tgname = %s AND t.tgargs = convert_to(%s, 'UTF8') || '\x00'::bytea)
 ORDER BY 1, 2, 3;
-
--- name: wanted
--- Out: for each resource each table that belongs to it, as `members` has it, and each trigger that has to be there.
-WITH RECURSIVE attached AS (
-    SELECT r.name, r.on_truncate, c.oid
-    FROM clarion.resources r JOIN pg_namespace n ON n.nspname = r.schema_name
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = r.table_name
-), member (resource, on_truncate, attached, oid) AS (
-    SELECT name, on_truncate, oid, oid FROM attached
-    UNION SELECT m.resource, m.on_truncate, m.attached, i.inhrelid FROM pg_inherits i JOIN member m ON i.inhparent = m.oid
-)
-SELECT m.resource, m.attached::bigint, c.oid::bigint, n.nspname::text, c.relname::text, c.relispartition AND c.oid <> m.attached,
-       m.on_truncate
-FROM member m JOIN pg_class c ON c.oid = m.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p')
-ORDER BY m.resource, c.oid <> m.attached, n.nspname, c.relname;
-
--- name: present
--- Out: Clarion's triggers as they are, wherever: table, name, schema and name of the function, state.
-SELECT t.tgrelid::bigint, t.tgname::text, n.nspname::text, f.proname::text, t.tgenabled::text
-FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
-WHERE t.tgname IN ('!clarion_capture', '!clarion_truncate', '!clarion_truncate_rows');
