@@ -98,7 +98,8 @@ class Evaluator:
         failures: list[Failure] = []
         values = Values(row, self._decimals.get(row.resource, ()))
         answers: dict[str, bool | EvaluationFailed] = {}
-        rows = _rows(values) if alive else None
+        # Who only chooses fields has nothing to ask of them.
+        rows = _rows(values) if alive and any(one.condition is not None for one in subscriptions) else None
         # What a glance at the rows rules out is not asked, and pays nothing.
         left = [one for one in subscriptions if rows is None or not self._is_ruled_out(one.condition, rows)]
         together = self._together.answers(subscriptions, left, values) if rows is not None else {}
