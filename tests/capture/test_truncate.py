@@ -20,7 +20,7 @@ PARENTS = """
 
 
 def deleting(name: str, **more: object) -> Attachment:
-    return Attachment(resource=name.upper(), table=name, on_truncate=OnTruncate.DELETE, **more)  # type: ignore[arg-type]
+    return Attachment(resource=name.upper(), table=name, on_truncate=OnTruncate.DELETE, **more)
 
 
 def test_each_row_is_captured_as_a_delete_also_of_tables_that_go_along(connection: Connection) -> None:
