@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from proof.run import add_receivers, another_receiver, attached, compare, finish
 Proof = Callable[[bool], list[Figure]]
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 ROUTED = """
     SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox b WHERE b.organisation = 'bulky')
@@ -176,8 +179,35 @@ def application(brief: bool) -> list[Figure]:
     ]
 
 
+def costs(brief: bool) -> list[Figure]:
+    """What the benchmarks of capture, of the router and of conditions measure, with their floors as targets."""
+    runs = "1" if brief else "3"
+    return [
+        *_measured("capture.py", "--runs", runs),
+        *_measured("router.py", "--runs", "1"),
+        *_measured("conditions.py", "--runs", runs),
+    ]
+
+
+def _measured(bench: str, *options: str) -> list[Figure]:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / bench), *options, "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [
+        Figure(
+            f"{bench.removesuffix('.py')}: {row['name'].strip()}",
+            row["value"],
+            row["unit"],
+            row["floor"],
+            "at least" if row["unit"].endswith("/s") else "at most",
+        )
+        for row in json.loads(done.stdout)["figures"]
+    ]
+
+
 PROOFS: dict[str, Proof] = {
     "routes": routes,
+    "costs": costs,
     "application": application,
     "bulk-update": bulk_update,
     "conditions": conditions,
