@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 from clarion.expressions.columns import COLUMN_KINDS, Shape
 from clarion.expressions.program import compile_template
 from clarion.expressions.render import render_template
-from clarion.expressions.row import ACTIONS, Values
+from clarion.expressions.row import Values
 from clarion.factory.resources import RESOURCES
 from clarion.factory.uses import play_six_uses
-from clarion.ledger.change import Captured
+from clarion.ledger.change import ACTION_NAMES, Captured
 from harness.chat import ISSUE, SERVICES, Service
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -35,7 +35,7 @@ def test_each_goes_with_what_its_first_line_says(service: Service, shared: Conne
     source = service.template.read_text()
     actions, _, whose = source.partition("\n")[0].partition(": ")[2].partition(" of ")
     resources = [one.name for one in RESOURCES] if whose == "any resource." else [whose.partition(",")[0]]
-    wanted = [action for action in ACTIONS.values() if action in actions]
+    wanted = [action for action in ACTION_NAMES.values() if action in actions]
     assert wanted
     for resource in resources:
         for action in wanted:
@@ -55,7 +55,7 @@ def test_every_change_of_the_factory_makes_a_message(shared_engine: Engine, shar
     for row in rows:
         identity = row.pop("id")
         change = Captured(identity, 1, None, xid=1, depth=1, old_ctid=None, new_ctid=None, **row)
-        action = ACTIONS[change.action]
+        action = ACTION_NAMES[change.action]
         shape = _shape(shared, change.resource, action)
         for service in SERVICES.values():
             template = compile_template(service.template.read_text(), shape)

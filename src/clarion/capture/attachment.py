@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from clarion.capture.names import RESOURCE
 from clarion.core.errors import UsageInvalid
 from clarion.core.ids import TESTS
 
-_RESOURCE = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
-_ORGANISATION_LENGTH_MAX = 200
+ORGANISATION_LENGTH_MAX = 200
+"""Characters of an organisation's name."""
 
 
 class OnTruncate(StrEnum):
@@ -96,16 +96,21 @@ OWN_RESOURCES = (
 """Clarion's own objects, which integrators can subscribe to like any other."""
 
 
-def check_names(attachment: Attachment) -> None:
-    """Raises UsageInvalid for what no database could accept."""
-    for name in filter(None, (attachment.resource, attachment.singular)):
-        if _RESOURCE.fullmatch(name) is None:
+def check_called(resource: str, singular: str | None, organisation: str | None, *, example: str) -> None:
+    """Raises UsageInvalid for names that no resource, and no organisation, can have."""
+    for name in filter(None, (resource, singular)):
+        if RESOURCE.fullmatch(name) is None:
             raise UsageInvalid(
                 f"attach: {name!r} cannot name a resource",
-                "take capitals, digits and _, a letter first, 63 characters at most: PURCHASE_ORDERS",
+                f"take capitals, digits and _, a letter first, 63 characters at most: {example}",
             )
-    if attachment.organisation is not None and not 1 <= len(attachment.organisation) <= _ORGANISATION_LENGTH_MAX:
-        raise UsageInvalid(f"attach: an organisation's name has 1 to {_ORGANISATION_LENGTH_MAX} characters")
+    if organisation is not None and not 1 <= len(organisation) <= ORGANISATION_LENGTH_MAX:
+        raise UsageInvalid(f"attach: an organisation's name has 1 to {ORGANISATION_LENGTH_MAX} characters")
+
+
+def check_names(attachment: Attachment) -> None:
+    """Raises UsageInvalid for what no database could accept."""
+    check_called(attachment.resource, attachment.singular, attachment.organisation, example="PURCHASE_ORDERS")
     texts = (attachment.table, attachment.schema, attachment.description, attachment.organisation)
     columns = (
         *attachment.key_columns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Final
 
 # AFTER triggers fire in the order of their names; this one comes before any name that an application is likely to give.
@@ -19,6 +20,9 @@ ORGANISATION_MARK: Final = "$organisation_id$"
 """Stands in a function's text for the id of an organisation that the same transaction makes."""
 
 BODY_QUOTES: Final = ("$capture$", "$function$", "$attach$", ORGANISATION_MARK)
+
+RESOURCE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+"""What can name a resource, or one object of it."""
 
 _IDENTIFIER_BYTES_MAX = 63
 

@@ -9,19 +9,17 @@ is of is already loaded; none is imported here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from clarion.capture.acting import current, storable
 from clarion.capture.json_text import object_text
-from clarion.capture.names import function_name
+from clarion.capture.names import RESOURCE, function_name
 from clarion.core.errors import ClarionError
 
 OBJECT_ID_LENGTH_MAX: Final = 1000
 """Characters of an object's id."""
 
-RESOURCE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _ACTIONS: Final = ("CREATE", "UPDATE", "DELETE")
 _ARGUMENTS_COUNT: Final = 9
 _IDLE: Final = 0

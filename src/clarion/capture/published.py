@@ -14,15 +14,15 @@ import psycopg
 from psycopg import sql
 
 from clarion.capture.attach import LOCK_TIMEOUT_S, one_change
+from clarion.capture.attachment import ORGANISATION_LENGTH_MAX, check_called
 from clarion.capture.json_text import DATA_BYTES_MAX
 from clarion.capture.names import FUNCTIONS_SCHEMA
-from clarion.capture.publish import OBJECT_ID_LENGTH_MAX, RESOURCE, publishing_function
+from clarion.capture.publish import OBJECT_ID_LENGTH_MAX, publishing_function
 from clarion.capture.publishers import forget_former, publishers_of
 from clarion.core.errors import UsageInvalid
 from clarion.database.roles import Roles, read_roles
 
 _BODY: LiteralString = files("clarion.capture").joinpath("publish.sql").read_text(encoding="utf-8")
-_ORGANISATION_LENGTH_MAX: Final = 200
 OBJECTS_LOCKED_MAX: Final = 1000
 """Objects that one transaction locks singly; with the next one it takes their whole resource."""
 _ARGUMENTS: Final = sql.SQL(
@@ -60,7 +60,7 @@ def attach_published(
     """
     with one_change("attach", connection, lock_timeout_s):
         roles = read_roles(connection)
-        _check_names(published)
+        check_called(published.resource, published.singular, published.organisation, example="SHIPMENTS")
         _check_free(connection, published.resource)
         for publisher in published.publishers:
             _check_publisher(connection, publisher, roles)
@@ -68,17 +68,6 @@ def attach_published(
         _register(connection, published, owner_id)
         _make_function(connection, published, owner_id, roles)
         _grant(connection, published)
-
-
-def _check_names(published: Published) -> None:
-    for name in filter(None, (published.resource, published.singular)):
-        if RESOURCE.fullmatch(name) is None:
-            raise UsageInvalid(
-                f"attach: {name!r} cannot name a resource",
-                "take capitals, digits and _, a letter first, 63 characters at most: SHIPMENTS",
-            )
-    if published.organisation is not None and not 1 <= len(published.organisation) <= _ORGANISATION_LENGTH_MAX:
-        raise UsageInvalid(f"attach: an organisation's name has 1 to {_ORGANISATION_LENGTH_MAX} characters")
 
 
 def _check_free(connection: psycopg.Connection[Any], resource: str) -> None:
@@ -137,7 +126,7 @@ def _make_function(
         data_bytes_max=sql.Literal(DATA_BYTES_MAX),
         object_id_length_max=sql.Literal(OBJECT_ID_LENGTH_MAX),
         objects_locked_max=sql.Literal(OBJECTS_LOCKED_MAX),
-        name_length_max=sql.Literal(_ORGANISATION_LENGTH_MAX),
+        name_length_max=sql.Literal(ORGANISATION_LENGTH_MAX),
     )
     names = {
         "function": sql.Identifier(FUNCTIONS_SCHEMA, publishing_function(published.resource)),

@@ -18,7 +18,7 @@ from cel_expr_python.ext import ext_strings
 from clarion.expressions.bounds import MEMORY_BYTES_MAX, SCANNED_BYTES_MAX, Bounds, bounds_of
 from clarion.expressions.check import Unsuitable, check
 from clarion.expressions.columns import Shape, ValueKind
-from clarion.expressions.guards import Guard, guards_of, is_ruled_out
+from clarion.expressions.guards import Guard, guards_of
 from clarion.expressions.tree import Call, Constant, Loop, Node, read_tree
 
 CONDITION_LENGTH_MAX = 4_000
@@ -75,10 +75,6 @@ class Program:
     guards: tuple[Guard, ...]
     has_loops: bool
     compiled: Any
-
-    def is_ruled_out(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        """Whether a condition is false on these rows, as far as a glance tells."""
-        return is_ruled_out(self.guards, new, old)
 
     def decide(self, activation: Any, row_bytes: int, elements: int) -> bool:
         """Whether a condition holds. Raises EvaluationFailed. Arguments as of `evaluate`."""

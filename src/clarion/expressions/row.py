@@ -10,13 +10,11 @@ from typing import Any
 import orjson
 
 from clarion.expressions.program import EvaluationFailed, Program, activation
-from clarion.ledger.change import Action, Captured, Change
+from clarion.ledger.change import ACTION_NAMES, Captured, Change
 from clarion.ledger.difference import changed_names
 
 ROW_BYTES_MAX = 1024 * 1024
 """Old and new row together, above which no expression is evaluated: their size is nothing that its author can foresee."""
-
-ACTIONS = {Action.CREATE.value: "CREATE", Action.UPDATE.value: "UPDATE", Action.DELETE.value: "DELETE"}
 
 _UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
 _WHOLE_MAX = 2**64
@@ -37,11 +35,6 @@ class Values:
         self.row_bytes = 0
         self.elements = 0
 
-    @property
-    def are_made(self) -> bool:
-        """Whether an expression asked for them, and got them."""
-        return self._activation is not None
-
     def activation(self) -> Any:
         """What expressions are evaluated with. Raises EvaluationFailed for rows that cannot be looked into."""
         if self._activation is None:
@@ -52,7 +45,7 @@ class Values:
                     "object": new,
                     "oldObject": old,
                     "changed": changed_names(change.action, change.old, change.new),
-                    "action": ACTIONS[change.action],
+                    "action": ACTION_NAMES[change.action],
                     "actor": {"id": _safe(change.actor_id), "name": _safe(change.actor_name)},
                     "resource": change.resource,
                     "objectId": change.object_id,
@@ -77,11 +70,6 @@ class Values:
     def decide(self, condition: Program) -> bool:
         """Whether the condition holds. Raises EvaluationFailed."""
         return condition.decide(self.activation(), self.row_bytes, self.elements)
-
-    def rules_out(self, condition: Program) -> bool:
-        """Whether the condition is false for a reason that a glance at the rows tells. Raises EvaluationFailed."""
-        new, old = self.rows()
-        return condition.is_ruled_out(new, old)
 
     def evaluate(self, expression: Program) -> Any:
         """The expression's result as plain values. Raises EvaluationFailed."""

@@ -15,6 +15,10 @@ class Action(StrEnum):
     DELETE = "d"
 
 
+ACTION_NAMES = {action.value: action.name for action in Action}
+"""What people and expressions call an action, by what tables spell."""
+
+
 class Captured(NamedTuple):
     """One row of the outbox, not yet numbered.
 

@@ -19,7 +19,7 @@ from clarion.delivery.event import Event
 from clarion.expressions.program import EvaluationFailed, Program
 from clarion.expressions.render import render_template
 from clarion.expressions.row import ROW_BYTES_MAX, Values
-from clarion.ledger.change import Change
+from clarion.ledger.change import Action, Change
 
 SCANNED_MAX = 10_000
 """Changes of the organisation, of whatever resource, that are looked at from the newest one back."""
@@ -100,7 +100,7 @@ async def _recent(
         .limit(SCANNED_MAX)
         .subquery("scanned")
     )
-    wanted = [scanned.c.resource == asked.resource, scanned.c.action == asked.action[0].lower()]
+    wanted = [scanned.c.resource == asked.resource, scanned.c.action == Action[asked.action].value]
     if since is not None:
         wanted.append(scanned.c.recorded_at >= since)
     lowest = (

@@ -37,6 +37,7 @@ from clarion.core.ids import EventId, OrganisationId, ReceiverId, ResourceName, 
 from clarion.database import tables
 from clarion.database.filters import Condition, matches, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, number, page_of
+from clarion.ledger.change import ACTION_NAMES
 
 
 class EventStatus(StrEnum):
@@ -52,7 +53,6 @@ class EventStatus(StrEnum):
 
 _OPEN = (EventStatus.PENDING, EventStatus.HELD)
 SETTLED = (EventStatus.DELIVERED, EventStatus.FAILED, EventStatus.EXPIRED, EventStatus.CANCELLED)
-_ACTIONS = {"c": "CREATE", "u": "UPDATE", "d": "DELETE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ def _condition_columns(half: Any) -> dict[str, ColumnElement[Any]]:
         "receiver_id": half.c.receiver_id,
         "subscription_id": half.c.subscription_id,
         "resource": ledger.resource,
-        "action": case(_ACTIONS, value=cast(ledger.action, Text)),
+        "action": case(ACTION_NAMES, value=cast(ledger.action, Text)),
         "object_id": ledger.object_id,
     }
 
@@ -318,7 +318,7 @@ def _event(row: Row[Any]) -> Event:
         row.due_at,
         row.settled_at,
         ResourceName(row.resource),
-        _ACTIONS[row.action],
+        ACTION_NAMES[row.action],
         row.object_id,
         row.change_id,
         row.created,

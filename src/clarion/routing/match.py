@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from clarion.ledger.change import Action
 
-_ACTIONS = {"CREATE": Action.CREATE.value, "UPDATE": Action.UPDATE.value, "DELETE": Action.DELETE.value}
-
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -51,7 +49,7 @@ class Index:
         self._asks = False
         found: defaultdict[tuple[int, str, str], list[Subscription]] = defaultdict(list)
         for subscription in subscriptions:
-            key = (subscription.organisation_id, subscription.resource, _ACTIONS[subscription.action])
+            key = (subscription.organisation_id, subscription.resource, Action[subscription.action].value)
             found[key].append(subscription)
             self._asks = self._asks or not subscription.is_plain
         self._found = {
