@@ -174,9 +174,26 @@ def test_the_cache_is_bounded() -> None:
     ("role", "permissions"),
     [
         (Role.ADMINISTRATOR, set(Permission)),
-        (Role.INTEGRATOR, {Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE}),
-        (Role.OPERATOR, {Permission.WEBHOOKS_READ, Permission.EGRESS_WRITE}),
-        (Role.AUDITOR, {Permission.WEBHOOKS_READ}),
+        (
+            Role.INTEGRATOR,
+            {Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE, Permission.EVENTS_WRITE, Permission.CHANGES_READ},
+        ),
+        (
+            Role.OPERATOR,
+            {
+                Permission.WEBHOOKS_READ,
+                Permission.EVENTS_WRITE,
+                Permission.CHANGES_PUBLISH,
+                Permission.RESOURCES_WRITE,
+                Permission.EGRESS_WRITE,
+                Permission.CLIENTS_READ,
+                Permission.HISTORY_READ,
+            },
+        ),
+        (
+            Role.AUDITOR,
+            {Permission.WEBHOOKS_READ, Permission.CHANGES_READ, Permission.CLIENTS_READ, Permission.HISTORY_READ},
+        ),
     ],
 )
 def test_what_each_role_may_do(role: Role, permissions: set[Permission]) -> None:

@@ -51,6 +51,7 @@ EMPTIED = (
     *(
         "egress_rules",
         "tests",
+        "idempotency_keys",
         "history",
         "attempts",
         "events",

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.clients import key_hash
-from clarion.access.principal import Principal, Role
+from clarion.access.principal import Origin, Principal, Role
 from clarion.core.clock import Clock
 from clarion.core.ids import ClientId, OrganisationId
 
@@ -71,7 +71,14 @@ async def principal_of_key(connection: AsyncConnection, hashed: bytes) -> Princi
     The organisation is not known before; the function in the database looks at this one row and returns nothing else.
     """
     found = func.clarion.client_of_key(hashed).table_valued(
-        "client_id", "client_name", "client_kind", "client_role", "organisation_id"
+        "key_id",
+        "client_id",
+        "client_name",
+        "client_kind",
+        "client_role",
+        "organisation_id",
+        "readable_resources",
+        "publishable_resources",
     )
     row = (await connection.execute(select(found).where(true()))).one_or_none()
     if row is None:
@@ -82,4 +89,7 @@ async def principal_of_key(connection: AsyncConnection, hashed: bytes) -> Princi
         row.client_kind,
         Role(row.client_role),
         OrganisationId(row.organisation_id),
+        None if row.readable_resources is None else frozenset(row.readable_resources),
+        frozenset(row.publishable_resources),
+        Origin(api_key_id=row.key_id),
     )

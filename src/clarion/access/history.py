@@ -18,13 +18,18 @@ from clarion.database import tables
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing done to one object; `before` and `after` are JSON objects, absent for a side that there is none of."""
+    """One thing done to one object; `before` and `after` are JSON objects, absent for a side that there is none of.
+
+    Or one that was refused: `refusal` is the error's code and `message` its text, the object what was asked for.
+    """
 
     action: str
     object_type: str
     object_id: str
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
+    refusal: str | None = None
+    message: str | None = None
 
 
 async def record(connection: AsyncConnection, principal: Principal, entries: Sequence[Entry]) -> None:
@@ -38,11 +43,16 @@ async def record(connection: AsyncConnection, principal: Principal, entries: Seq
                 "organisation_id": principal.organisation_id,
                 "client_id": principal.client_id,
                 "client_name": principal.name,
+                "api_key_id": principal.origin.api_key_id,
+                "from_address": principal.origin.address,
+                "request_id": principal.origin.request_id,
                 "action": entry.action,
                 "object_type": entry.object_type,
                 "object_id": entry.object_id,
                 "before": None if entry.before is None else dict(entry.before),
                 "after": None if entry.after is None else dict(entry.after),
+                "refusal": entry.refusal,
+                "message": entry.message,
             }
             for entry in entries
         ],

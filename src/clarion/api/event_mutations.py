@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import strawberry
 
+from clarion.access.principal import Permission
 from clarion.api import described
 from clarion.api.context import Info
 from clarion.api.events import WebhookEvent, find_event
@@ -31,7 +32,7 @@ class EventMutations:
     )
     async def cancel_webhook_event(self, info: Info, id: strawberry.ID) -> WebhookEventPayload | None:
         context = info.context
-        context.require_write()
+        context.principal.require(Permission.EVENTS_WRITE)
         key = existing_key(id, "webhook event", "id")
         async with context.changing() as connection:
             await order_cancel(connection, context.principal, key)
@@ -47,7 +48,7 @@ class EventMutations:
     )
     async def retry_webhook_event(self, info: Info, id: strawberry.ID) -> WebhookEventPayload | None:
         context = info.context
-        context.require_write()
+        context.principal.require(Permission.EVENTS_WRITE)
         key = existing_key(id, "webhook event", "id")
         async with context.changing() as connection:
             round_ = await order_retry(connection, context.principal, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -109,7 +109,9 @@ def published(request: Request, document: bytes) -> Response:
 async def _graphql(api: Api, request: Request) -> Response:
     request_id = api.services.random.token(8).hex()
     try:
-        principal = await _authenticated(api, request)
+        known = await _authenticated(api, request)
+        origin = replace(known.origin, address=_peer(request), request_id=request_id)
+        principal = replace(known, origin=origin)
         body = await _body(request)
         operations, is_array = parse_body(body)
         answers = [await _run(api, principal, operation, request_id) for operation in operations]
@@ -146,6 +148,11 @@ async def _authenticated(api: Api, request: Request) -> Principal:
         raise Refused(401, "UNAUTHENTICATED", "The API key is unknown, expired or revoked")
     api.keys.put(hashed, found)
     return found
+
+
+def _peer(request: Request) -> str | None:
+    """The address that the request came from."""
+    return None if request.client is None else request.client.host
 
 
 async def _body(request: Request) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -100,6 +101,12 @@ class ResourceEnumFilter:
     eq: ResourceName | None = strawberry.UNSET
     neq: ResourceName | None = strawberry.UNSET
     in_: list[ResourceName] | None = strawberry.field(name="in", default=strawberry.UNSET)
+
+
+@strawberry.input(description="Compares a moment.")
+class DateTimeFilter:
+    gte: datetime | None = strawberry.field(default=strawberry.UNSET, description="At this moment or later.")
+    lt: datetime | None = strawberry.field(default=strawberry.UNSET, description="Before this moment.")
 
 
 @dataclass(frozen=True, slots=True)

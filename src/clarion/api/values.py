@@ -18,6 +18,15 @@ from clarion.records.trail import EventStatus
 BigInt = NewType("BigInt", int)
 JSONValue = NewType("JSONValue", object)
 
+
+def _moment(value: object) -> datetime:
+    """The moment that a text names. Raises ValueError, also for one without its zone: whose clock would it be?"""
+    moment = datetime.fromisoformat(str(value))
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs its zone, as 2026-11-24T01:02:03Z")
+    return moment
+
+
 SCALARS: Mapping[object, ScalarDefinition] = MappingProxyType(
     {
         BigInt: strawberry.scalar(
@@ -33,7 +42,7 @@ SCALARS: Mapping[object, ScalarDefinition] = MappingProxyType(
             name="DateTime",
             description="A moment in UTC with microseconds, as `2026-11-24T01:02:03.456789Z`.",
             serialize=timestamp,
-            parse_value=datetime.fromisoformat,
+            parse_value=_moment,
         ),
     }
 )

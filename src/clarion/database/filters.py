@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, false
 
 
 class Operator(StrEnum):
-    """How a column is compared: with one value, or with a list of them."""
+    """How a column is compared: with one value, or (IN) with a list of them."""
 
     EQ = "eq"
     NEQ = "neq"
     IN = "in"
+    GTE = "gte"
+    LT = "lt"
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison. `values` has one entry for EQ and NEQ; none at all means a value that no row can have."""
+    """One comparison. `values` has one entry but for IN; none at all means a value that no row can have."""
 
     column: str
     operator: Operator
@@ -28,7 +30,7 @@ class Condition:
 
 
 def matches(condition: Condition, value: Any) -> bool:
-    """Whether a row with this value is in the filtered list."""
+    """Whether a row with this value is in the list filtered by EQ, NEQ or IN."""
     return (value in condition.values) != (condition.operator is Operator.NEQ)
 
 
@@ -44,6 +46,14 @@ def where(columns: Columns, conditions: Iterable[Condition]) -> list[ColumnEleme
 
 
 def _clause(column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
-    if condition.operator is Operator.NEQ:
-        return column.not_in(condition.values)
-    return column.in_(condition.values)
+    match condition.operator:
+        case Operator.NEQ:
+            return column.not_in(condition.values)
+        case Operator.EQ | Operator.IN:
+            return column.in_(condition.values)
+        case Operator.GTE:
+            return column >= condition.values[0] if condition.values else false()
+        case Operator.LT:
+            return column < condition.values[0] if condition.values else false()
+        case _:
+            assert_never(condition.operator)

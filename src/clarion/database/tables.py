@@ -94,7 +94,13 @@ clients = Table(
     _text("kind"),
     _text("role"),
     Column("active", Boolean, nullable=False),
+    Column("readable_resources", ARRAY(Text)),
+    Column("publishable_resources", ARRAY(Text), nullable=False),
+    _text("etag"),
     _moment("created"),
+    _moment("updated"),
+    _number("created_by_id", nullable=True),
+    _number("updated_by_id", nullable=True),
 )
 
 api_keys = Table(
@@ -105,9 +111,13 @@ api_keys = Table(
     _number("client_id"),
     _text("prefix"),
     _bytes("hash"),
+    _text("etag"),
     _moment("created"),
+    _number("created_by_id", nullable=True),
     _moment("expires", nullable=True),
+    _moment("last_used", nullable=True),
     _moment("revoked", nullable=True),
+    _number("revoked_by_id", nullable=True),
 )
 
 history = Table(
@@ -118,12 +128,29 @@ history = Table(
     _moment("at"),
     _number("client_id", nullable=True),
     _text("client_name"),
+    _number("api_key_id", nullable=True),
+    _text("from_address", nullable=True),
+    _text("request_id", nullable=True),
     _text("action"),
     _text("object_type"),
     _text("object_id"),
     # An absent side is SQL's NULL, not JSON's.
     Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB(none_as_null=True)),
+    _text("refusal", nullable=True),
+    _text("message", nullable=True),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _number("organisation_id"),
+    Column("client_id", BigInteger, primary_key=True),
+    Column("key", Text, primary_key=True),
+    _bytes("request_sha256"),
+    _small("status"),
+    _bytes("answer_sealed"),
+    _moment("created"),
 )
 
 resources = Table(
@@ -143,6 +170,9 @@ resources = Table(
     _text("label_column", nullable=True),
     _text("on_truncate"),
     _bytes("function_sha256", nullable=True),
+    _text("json_schema", nullable=True),
+    _text("etag"),
+    _moment("updated"),
 )
 
 receivers = Table(
@@ -171,6 +201,7 @@ receivers = Table(
     _text("ca_certificates", nullable=True),
     _text("client_certificate", nullable=True),
     _bytes("client_key_sealed", nullable=True),
+    Column("readable_resources", ARRAY(Text)),
     _text("etag"),
     _moment("created"),
     _moment("updated"),

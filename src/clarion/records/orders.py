@@ -21,7 +21,7 @@ async def order_cancel(connection: AsyncConnection, principal: Principal, event_
 
     Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `id` for an event that is settled.
     """
-    principal.require(Permission.WEBHOOKS_WRITE)
+    principal.require(Permission.EVENTS_WRITE)
     event = await _found(connection, principal, event_id)
     if event.status in SETTLED:
         raise RequestRefused(Code.CONFLICT, f"the webhook event is settled already: {event.status}", "id")
@@ -35,7 +35,7 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
     Of two orders at once one has an effect. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `id` for an
     open event that does not wait for its next attempt, or whose receiver or subscription was deleted.
     """
-    principal.require(Permission.WEBHOOKS_WRITE)
+    principal.require(Permission.EVENTS_WRITE)
     event = await _found(connection, principal, event_id)
     if event.subscription_id == NO_SUBSCRIPTION:
         raise RequestRefused(Code.CONFLICT, "a test is not sent again: ask for another with testWebhookReceiver", "id")

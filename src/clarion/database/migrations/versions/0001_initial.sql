@@ -51,9 +51,19 @@ CREATE TABLE clarion.clients (
     kind text NOT NULL CHECK (kind IN ('PERSON', 'MACHINE')),
     role text NOT NULL CHECK (role IN ('ADMINISTRATOR', 'INTEGRATOR', 'OPERATOR', 'AUDITOR')),
     active boolean NOT NULL DEFAULT true,
+    readable_resources text[],
+    publishable_resources text[] NOT NULL DEFAULT '{}',
+    etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     created timestamptz NOT NULL DEFAULT now(),
+    updated timestamptz NOT NULL DEFAULT now(),
+    created_by_id bigint REFERENCES clarion.clients,
+    updated_by_id bigint REFERENCES clarion.clients,
     UNIQUE (organisation_id, name)
 );
+COMMENT ON COLUMN clarion.clients.readable_resources IS
+    'The only resources whose changes and events the client may see, subscribe to and give receivers the right to; null: all, later ones too.';
+COMMENT ON COLUMN clarion.clients.publishable_resources IS
+    'Resources that it may publish changes of although its role alone does not let it.';
 
 CREATE TABLE clarion.api_keys (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -61,11 +71,17 @@ CREATE TABLE clarion.api_keys (
     client_id bigint NOT NULL REFERENCES clarion.clients,
     prefix text NOT NULL,
     hash bytea NOT NULL UNIQUE CHECK (length(hash) = 32),
+    etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     created timestamptz NOT NULL DEFAULT now(),
+    created_by_id bigint REFERENCES clarion.clients,
     expires timestamptz,
-    revoked timestamptz
+    last_used timestamptz,
+    revoked timestamptz,
+    revoked_by_id bigint REFERENCES clarion.clients
 );
+CREATE INDEX api_keys_of_client ON clarion.api_keys (organisation_id, client_id, id);
 COMMENT ON COLUMN clarion.api_keys.hash IS 'SHA-256 of the key; the key itself is stored nowhere.';
+COMMENT ON COLUMN clarion.api_keys.last_used IS 'To about a minute.';
 
 CREATE TABLE clarion.history (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -73,13 +89,36 @@ CREATE TABLE clarion.history (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     client_id bigint,
     client_name text NOT NULL,
+    api_key_id bigint,
+    from_address text,
+    request_id text,
     action text NOT NULL,
     object_type text NOT NULL,
     object_id text NOT NULL,
     before jsonb,
-    after jsonb
+    after jsonb,
+    refusal text,
+    message text
 );
+CREATE INDEX history_of_organisation ON clarion.history (organisation_id, id);
 CREATE INDEX history_of_object ON clarion.history (organisation_id, object_type, object_id, id);
+CREATE INDEX history_of_client ON clarion.history (organisation_id, client_id, id);
+COMMENT ON TABLE clarion.history IS 'Who did what, when, from where, and what it was before; also what was refused. Append-only.';
+COMMENT ON COLUMN clarion.history.refusal IS 'The code of the error with which it was refused; null: it was done.';
+
+CREATE TABLE clarion.idempotency_keys (
+    organisation_id bigint NOT NULL REFERENCES clarion.organisations,
+    client_id bigint NOT NULL REFERENCES clarion.clients,
+    key text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+    request_sha256 bytea NOT NULL CHECK (length(request_sha256) = 32),
+    status smallint NOT NULL,
+    answer_sealed bytea NOT NULL,
+    created timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (client_id, key)
+);
+CREATE INDEX idempotency_keys_by_age ON clarion.idempotency_keys (created);
+COMMENT ON TABLE clarion.idempotency_keys IS
+    'Answers of requests that came with an idempotency key, written in the transaction of what they did: who asks again is told the same. Kept for a day.';
 
 -- ---------------------------------------------------------------- registry
 
@@ -98,7 +137,11 @@ CREATE TABLE clarion.resources (
     label_column name,
     on_truncate text NOT NULL DEFAULT 'REFUSE' CHECK (on_truncate IN ('REFUSE', 'DELETE')),
     function_sha256 bytea,
+    json_schema text CHECK (length(json_schema) BETWEEN 2 AND 65536),
+    etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
+    updated timestamptz NOT NULL DEFAULT now(),
     UNIQUE (schema_name, table_name),
+    CHECK (json_schema IS NULL OR table_name IS NULL),
     CHECK ((schema_name IS NULL) = (table_name IS NULL)),
     CHECK ((cardinality(key_columns) = 0) = (table_name IS NULL))
 );
@@ -106,6 +149,7 @@ COMMENT ON TABLE clarion.resources IS 'Kinds of objects: the rows of a table tha
 COMMENT ON COLUMN clarion.resources.label_column IS 'Column that names the object for people.';
 COMMENT ON COLUMN clarion.resources.on_truncate IS 'Whether TRUNCATE is refused, or captured as the DELETE of each row.';
 COMMENT ON COLUMN clarion.resources.function_sha256 IS 'Digest of the trigger function as it was made.';
+COMMENT ON COLUMN clarion.resources.json_schema IS 'JSON Schema (2020-12) that the data of published changes is checked against; null: any object.';
 COMMENT ON COLUMN clarion.resources.organisation_column IS
     'Column with the organisation''s name (or, in schema clarion, its id); null: all belong to organisation_id; both null: each publish names it.';
 
@@ -135,6 +179,7 @@ CREATE TABLE clarion.receivers (
     ca_certificates text CHECK (length(ca_certificates) <= 65536),
     client_certificate text CHECK (length(client_certificate) <= 65536),
     client_key_sealed bytea,
+    readable_resources text[],
     etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     created timestamptz NOT NULL DEFAULT now(),
     updated timestamptz NOT NULL DEFAULT now(),
@@ -146,6 +191,8 @@ CREATE TABLE clarion.receivers (
     CHECK ((client_certificate IS NULL) = (client_key_sealed IS NULL))
 );
 CREATE INDEX receivers_of_organisation ON clarion.receivers (organisation_id, id) WHERE deleted IS NULL;
+COMMENT ON COLUMN clarion.receivers.readable_resources IS
+    'The only resources whose events it may be sent, a right of its own that outlives the client who granted it; null: all, later ones too.';
 COMMENT ON COLUMN clarion.receivers.shared_secret_hint IS 'The last four characters of the secret, to tell one from another.';
 COMMENT ON COLUMN clarion.receivers.previous_secret_until IS 'Until then requests are signed with the secret before the last rotation too.';
 COMMENT ON COLUMN clarion.receivers.ca_certificates IS 'PEM; if set, the only authorities that this receiver''s certificate may come from.';
@@ -861,7 +908,7 @@ GRANT EXECUTE ON FUNCTION clarion.read_row(anyelement, oid, oid, text[], smallin
 GRANT USAGE ON SEQUENCE clarion.outbox_id TO @capture@;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA clarion TO @engine@;
-REVOKE SELECT ON clarion.api_keys FROM @engine@;
+REVOKE SELECT ON clarion.api_keys, clarion.idempotency_keys FROM @engine@;
 GRANT EXECUTE ON FUNCTION clarion.abort_batch(text), clarion.current_organisation_id() TO @engine@;
 GRANT SELECT ON SEQUENCE clarion.outbox_id TO @engine@;
 GRANT DELETE ON clarion.outbox, clarion.intake, clarion.commands TO @engine@;
@@ -881,6 +928,10 @@ GRANT INSERT, UPDATE ON clarion.receivers, clarion.subscriptions TO @api@;
 GRANT USAGE ON SEQUENCE clarion.receivers_id_seq TO @api@;
 GRANT INSERT, UPDATE, DELETE ON clarion.headers TO @api@;
 GRANT INSERT ON clarion.history, clarion.intake, clarion.commands TO @api@;
+GRANT INSERT, UPDATE ON clarion.clients TO @api@;
+GRANT INSERT ON clarion.api_keys TO @api@;
+GRANT UPDATE (etag, expires, last_used, revoked, revoked_by_id) ON clarion.api_keys TO @api@;
+GRANT SELECT, INSERT ON clarion.idempotency_keys TO @api@;
 GRANT SELECT (id, public_key, created, signs_from, signs_until) ON clarion.signing_keys TO @api@;
 GRANT SELECT, INSERT, DELETE ON clarion.egress_rules TO @api@;
 GRANT SELECT, INSERT ON clarion.tests TO @api@;
@@ -892,7 +943,8 @@ DECLARE
     entry text;
 BEGIN
     FOREACH entry IN ARRAY ARRAY['clients', 'api_keys', 'history', 'receivers', 'headers', 'subscriptions', 'activations',
-                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules', 'tests', 'evaluation_errors'] LOOP
+                                 'outbox', 'intake', 'commands', 'receiver_health', 'organisation_counters', 'subscription_counters', 'ledger', 'queue', 'events', 'attempts', 'egress_rules', 'tests', 'evaluation_errors',
+                                 'idempotency_keys'] LOOP
         EXECUTE format('ALTER TABLE clarion.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', entry);
         EXECUTE format('CREATE POLICY owner_all ON clarion.%I TO @owner@ USING (true) WITH CHECK (true)', entry);
         EXECUTE format('CREATE POLICY engine_all ON clarion.%I TO @engine@ USING (true) WITH CHECK (true)', entry);
@@ -914,9 +966,10 @@ CREATE POLICY capture_appends ON clarion.outbox FOR INSERT TO @capture@ WITH CHE
 
 -- A key is looked up before the organisation is known: one function, one row, by the hash of the whole key.
 CREATE FUNCTION clarion.client_of_key(key_hash bytea)
-RETURNS TABLE (key_id bigint, client_id bigint, client_name text, client_kind text, client_role text, organisation_id bigint)
+RETURNS TABLE (key_id bigint, client_id bigint, client_name text, client_kind text, client_role text, organisation_id bigint,
+               readable_resources text[], publishable_resources text[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT k.id, c.id, c.name, c.kind, c.role, c.organisation_id
+    SELECT k.id, c.id, c.name, c.kind, c.role, c.organisation_id, c.readable_resources, c.publishable_resources
     FROM clarion.api_keys k JOIN clarion.clients c ON c.id = k.client_id
     WHERE k.hash = key_hash AND k.revoked IS NULL AND (k.expires IS NULL OR k.expires > clock_timestamp()) AND c.active
 $$;
