@@ -150,9 +150,10 @@ _SORTED = {"ID": SortKey("id", tables.egress_rules.c.id, False, pages.number)}
 
 async def find_rule(info: Info, id: str) -> WebhookEgressRule:
     """The rule with this id. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`."""
-    key = existing_key(id, "webhook egress rule", "id")
     async with info.context.session.reading() as connection:
-        return rule_of(await egress_rules.find_rule(connection, info.context.principal, key))
+        await egress_rules.require_operator(connection, info.context.principal, Permission.WEBHOOKS_READ)
+        key = existing_key(id, "webhook egress rule", "id")
+        return rule_of(await egress_rules.find_rule(connection, key))
 
 
 def rule_of(record: EgressRule) -> WebhookEgressRule:

@@ -1,0 +1,218 @@
+"""Nothing crosses from one organisation to another: every place for an id, made from the schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from attack.isolation import CANARY, Border, attacks, lists, node_types, normal, schema_of, selection, spellings
+from clarion.access.principal import Role
+from clarion.api import http, session
+from clarion.database.address import DatabaseAddress
+from clarion.sender.seal import Sealer
+from harness.api import Caller, served
+from harness.audit_rows import add_attempt, add_change, add_open, add_settled
+
+TABLES = {
+    "WebhookReceiver": "receivers",
+    "WebhookSubscription": "subscriptions",
+    "WebhookHeader": "headers",
+    "WebhookEvent": "events",
+    "Client": "clients",
+    "ApiKey": "api_keys",
+    "HistoryEntry": "history",
+    "Organisation": "organisations",
+    "Change": "ledger",
+}
+"""Where the victim's objects of each type stand. What all organisations share is no victim: see `SHARED`."""
+
+SHARED = {"Resource", "WebhookEgressRule"}
+BLUNT = {"mutation deleteWebhookEgressRule(id)", "query node(id: WebhookEgressRule:)"}
+"""Attacks that cannot find anything, since what they name belongs to the deployment and not to an organisation."""
+SLOW = {"mutation testWebhookReceiver(id)"}
+"""Its answer waits for a worker, and none runs here; that it finds its receiver is tested where one does."""
+FIRST_ID = 910_001
+
+
+@pytest.fixture
+def border(administrator: Caller) -> Border:
+    """A victim with an object of every kind, and an administrator of another organisation with a receiver of its own."""
+    victim = _victim(administrator)
+    etags = {
+        "receiver": victim.rows("SELECT etag FROM clarion.receivers")[0][0],
+        "subscription": victim.rows("SELECT etag FROM clarion.subscriptions")[0][0],
+    }
+    attacker = administrator.of("attacker", Role.ADMINISTRATOR)
+    own = attacker(
+        'mutation { createWebhookReceiver(input: {name: "own", webhookUri: "https://93.184.216.34/"}) '
+        "{ webhookReceiver { id } } }"
+    ).data["createWebhookReceiver"]["webhookReceiver"]["id"]
+    victims = {}
+    for type_name, table in TABLES.items():
+        column = {"events": "event_id", "ledger": "position"}.get(table, "id")
+        ((key,),) = victim.rows(
+            f"SELECT max({column}) FROM clarion.{table} WHERE "
+            + (
+                "name = 'victim'"
+                if table == "organisations"
+                else "organisation_id = (SELECT id FROM clarion.organisations WHERE name = 'victim')"
+            )
+        )
+        victims[type_name] = str(key)
+    absent = {type_name: str(int(key) + 50_000) for type_name, key in victims.items()}
+    return Border(attacker, victims, absent, etags, own)
+
+
+def _victim(administrator: Caller) -> Caller:
+    """The administrator of organisation `victim`, whose ids begin high, each kind's at another place."""
+    with psycopg.connect(administrator.database.url, autocommit=True) as connection:
+        for place, table in enumerate(sorted({*TABLES.values()} - {"events", "ledger"})):
+            connection.execute(
+                sql.SQL("SELECT setval('clarion.{}', {})").format(
+                    sql.SQL(f"{table}_id_seq"), sql.Literal(FIRST_ID + 1_000 * place)
+                )
+            )
+    victim = administrator.of("victim", Role.ADMINISTRATOR, CANARY)
+    receiver = victim(
+        "mutation($input: CreateWebhookReceiverInput!) { createWebhookReceiver(input: $input) { webhookReceiver { id } } }",
+        input={
+            "name": CANARY,
+            "description": CANARY,
+            "webhookUri": f"https://93.184.216.34/{CANARY}",
+            "headers": [{"key": f"x-{CANARY}", "value": CANARY}],
+        },
+    ).data["createWebhookReceiver"]["webhookReceiver"]["id"]
+    subscription = victim(
+        "mutation($input: CreateWebhookSubscriptionInput!) { createWebhookSubscription(input: $input) "
+        "{ webhookSubscription { id } } }",
+        input={"receiverId": receiver, "resource": "RUNS", "action": "CREATE", "condition": f'"{CANARY}" != ""'},
+    ).data["createWebhookSubscription"]["webhookSubscription"]["id"]
+    with psycopg.connect(administrator.database.url) as connection:
+        ((owner,),) = connection.execute("SELECT id FROM clarion.organisations WHERE name = 'victim'").fetchall()
+        of = {"organisation_id": owner, "receiver_id": int(receiver), "subscription_id": int(subscription)}
+        for position in (940_001, 940_002):
+            add_change(connection, position, organisation_id=owner, object_id=CANARY)
+        add_settled(connection, 930_001, position=940_001, reason=CANARY, **of)
+        add_open(connection, 930_002, position=940_002, **of)
+        add_attempt(connection, 930_001, 1, organisation_id=owner, body=CANARY.encode())
+        connection.execute("INSERT INTO clarion.activations VALUES (%s, %s, 1, NULL)", (int(subscription), owner))
+        connection.execute(
+            sql.SQL("UPDATE clarion.ledger SET new = {}, actor_name = {} WHERE organisation_id = {}").format(
+                sql.Literal(f'{{"id": 1, "title": "{CANARY}"}}'), sql.Literal(CANARY), sql.Literal(owner)
+            )
+        )
+    return victim
+
+
+def test_every_id_of_another_organisation_is_an_absent_one(border: Border) -> None:
+    schema = schema_of(border.attacker)
+    assert set(node_types(schema)) <= TABLES.keys() | SHARED, "a new type: where do its rows stand?"
+    tried = list(attacks(schema, border.etags["receiver"]))
+    assert [told for attack in tried for told in border.differences(attack)] == []
+    assert len(tried) >= 35
+
+
+def test_each_attack_would_find_the_object_if_it_were_ones_own(border: Border, administrator: Caller) -> None:
+    owner = administrator.of("victim", Role.ADMINISTRATOR, "owner")
+    blunt = []
+    for attack in attacks(schema_of(owner), "0" * 32):
+        answer = owner(attack.with_id(border.absent["WebhookReceiver"]))
+        codes = {error["extensions"]["code"] for error in answer.body.get("errors", [])}
+        assert not codes & {"QUERY_INVALID", "QUERY_TOO_COMPLEX", "INVALID_INPUT"}, (attack, answer.body)
+        if "filters" not in attack.where and attack.where not in SLOW and not border.found(attack, owner):
+            blunt.append(attack.where)
+    assert set(blunt) == BLUNT
+
+
+def test_no_spelling_and_no_other_type_finds_it_either(border: Border) -> None:
+    schema = schema_of(border.attacker)
+    chosen = "{ __typename id }"
+    for type_name, key in border.victims.items():
+        for asked, spelt in ((asked, spelt) for asked in node_types(schema) for spelt in spellings(key)):
+            answer = border.attacker(f'{{ node(id: "{asked}:{spelt}") {chosen} }}')
+            absent = border.attacker(f'{{ node(id: "{asked}:{border.absent[type_name]}") {chosen} }}')
+            assert normal(answer, spelt, key) == normal(absent, border.absent[type_name]), (asked, spelt)
+
+
+def test_lists_and_their_cursors_show_ones_own_alone(border: Border, administrator: Caller) -> None:
+    victim = administrator.of("victim", Role.ADMINISTRATOR, "another")
+    schema = schema_of(border.attacker)
+    for name, field in lists(schema).items():
+        chosen = selection(schema, field.type, 5)
+        theirs = victim(f"{{ {name}(first: 1) {{ pageInfo {{ startCursor }} }} }}").body
+        cursor = (
+            theirs["data"][name]["pageInfo"]["startCursor"] if theirs.get("data") and theirs["data"][name] else None
+        )
+        for arguments in (
+            "first: 5",
+            "last: 5",
+            *([f'first: 5, after: "{cursor}"', f'last: 5, before: "{cursor}"'] if cursor else []),
+        ):
+            answer = border.attacker(f"{{ {name}({arguments}) {chosen} }}")
+            shown = str(answer.body)
+            assert answer.status == 200
+            assert CANARY not in shown, (name, arguments)
+            for key in border.victims.values():
+                assert f"'id': '{key}'" not in shown, (name, arguments)
+
+
+def test_beside_ones_own_object_a_foreign_one_is_absent_all_the_same(border: Border) -> None:
+    foreign, absent = (
+        border.attacker(
+            f"{{ own: webhookReceiver(id: {border.own_receiver}) {{ id name }} "
+            f"theirs: webhookReceiver(id: {one}) {{ id name subscriptions {{ id }} }} }}"
+        )
+        for one in (border.victims["WebhookReceiver"], border.absent["WebhookReceiver"])
+    )
+    assert foreign.body["data"] == {"own": {"id": border.own_receiver, "name": "own"}, "theirs": None}
+    assert foreign.body == absent.body
+
+
+def test_an_etag_of_another_organisations_object_opens_nothing(border: Border) -> None:
+    for etag in (*border.etags.values(), "0" * 32):
+        answer = border.attacker(
+            f'mutation {{ deleteWebhookReceiver(id: {border.own_receiver}, etag: "{etag}") {{ id }} }}'
+        )
+        assert answer.refusal == ("CONFLICT", "etag")
+
+
+@pytest.fixture
+def unguarded(
+    border: Border, module_database: DatabaseAddress, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Border]:
+    """The same border at a server whose own check is gone: it takes the attacker for a client of the victim's.
+
+    Only the database still knows who asks: each transaction names the attacker's organisation.
+    """
+    ((victim,),) = border.attacker.rows("SELECT id FROM clarion.organisations WHERE name = 'victim'")
+    ((attacker,),) = border.attacker.rows("SELECT id FROM clarion.organisations WHERE name = 'attacker'")
+    authenticate, begin = http.principal_of_key, session.Session.__init__
+
+    async def mistaken(*arguments: Any) -> Any:
+        principal = await authenticate(*arguments)
+        return None if principal is None else dataclasses.replace(principal, organisation_id=victim)
+
+    def begun(self: session.Session, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        self._settings["clarion.organisation_id"] = str(attacker)
+
+    monkeypatch.setattr(http, "principal_of_key", mistaken)
+    monkeypatch.setattr(session.Session, "__init__", begun)
+    with served(module_database, sealer) as port:
+        yield dataclasses.replace(border, attacker=dataclasses.replace(border.attacker, port=port))
+
+
+def test_with_the_applications_check_gone_row_level_security_still_holds(unguarded: Border) -> None:
+    schema = schema_of(unguarded.attacker)
+    # The check is gone: the server itself says that its client is the victim's.
+    before = unguarded.attacker.rows("SELECT count(*), max(updated) FROM clarion.receivers")
+    told = [found for attack in attacks(schema, unguarded.etags["receiver"]) for found in unguarded.differences(attack)]
+    assert told == []
+    for name, field in lists(schema).items():
+        assert CANARY not in str(unguarded.attacker(f"{{ {name} {selection(schema, field.type, 5)} }}").body)
+    assert unguarded.attacker.rows("SELECT count(*), max(updated) FROM clarion.receivers") == before
