@@ -6,10 +6,11 @@ import asyncio
 import socket
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import event, select
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
 
@@ -124,18 +125,25 @@ async def _serve(server: uvicorn.Server, listening: socket.socket, stopping: asy
 
 def api_engine(address: DatabaseAddress) -> AsyncEngine:
     """A modest pool of connections for the API. Parameters never reach its error messages."""
-    return create_async_engine(
+    engine = create_async_engine(
         address.sqlalchemy("asyncpg"),
         pool_size=CONNECTIONS_KEPT,
         max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
         pool_timeout=_CONNECTION_WAIT_S,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
             "timeout": 5,
             "server_settings": {"application_name": "clarion api", "timezone": "UTC", "jit": "off"},
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Lets the pool take another connection for one that ended while it lay there. The driver has seen it: no ping."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 async def _api_role(engine: AsyncEngine) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clarion.access.principal import Principal
@@ -22,7 +24,15 @@ STATEMENT_TIMEOUT_MS = 3_000
 async def act_as(connection: AsyncConnection, role: str, settings: Mapping[str, str]) -> None:
     """Take on `role` and these settings until the transaction ends, in one statement."""
     local = {"role": role, "statement_timeout": str(STATEMENT_TIMEOUT_MS), **settings}
-    await connection.execute(select(*(func.set_config(name, value, True) for name, value in local.items())))
+    await connection.execute(
+        _setting(tuple(local)), {f"value_{number}": value for number, value in enumerate(local.values())}
+    )
+
+
+@cache
+def _setting(names: tuple[str, ...]) -> Select[Any]:
+    """The statement that sets these for a transaction, made once: building it costs more than running it."""
+    return select(*(func.set_config(name, bindparam(f"value_{number}"), True) for number, name in enumerate(names)))
 
 
 @asynccontextmanager

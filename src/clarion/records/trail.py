@@ -38,6 +38,7 @@ from clarion.database import tables
 from clarion.database.filters import Condition, matches, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, number, page_of
 from clarion.ledger.change import ACTION_NAMES
+from clarion.registry.rows import reader_of
 
 
 class EventStatus(StrEnum):
@@ -186,8 +187,7 @@ async def attempts_of_events(
     )
     found: dict[int, list[Attempt]] = {}
     for row in await connection.execute(statement):
-        attempt = Attempt(**{column.name: getattr(row, column.name) for column in _ATTEMPT_COLUMNS})
-        found.setdefault(row.event_id, []).append(attempt)
+        found.setdefault(row.event_id, []).append(_attempt(row))
     return found
 
 
@@ -304,6 +304,7 @@ def _by_id(column: ColumnElement[Any], *, newest_first: bool) -> list[SortKey]:
 
 
 _ATTEMPT_COLUMNS = tuple(tables.attempts.c[field.name] for field in dataclass_fields(Attempt))
+_attempt = reader_of(Attempt)
 
 
 def _event(row: Row[Any]) -> Event:

@@ -9,7 +9,7 @@ from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
@@ -435,8 +435,7 @@ def _sealed_key(
 _COLUMNS = tuple(tables.receivers.c[field.name] for field in dataclass_fields(Receiver))
 
 
-def _receiver(row: Row[Any]) -> Receiver:
-    return Receiver(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+_receiver = rows.reader_of(Receiver)
 
 
 def _shown(receiver: Receiver) -> dict[str, Any]:

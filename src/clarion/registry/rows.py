@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import BigInteger, ColumnElement, Row, Select, Table, Text, cast, func, literal, select, true
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, Table, Text, func, literal, select, true
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +16,8 @@ from clarion.access.principal import Principal
 from clarion.core.errors import Code, RequestRefused
 from clarion.core.ids import ClientId, OrganisationId
 from clarion.database import tables
+
+Record = TypeVar("Record")
 
 
 def not_found(what: str, field: str) -> RequestRefused:
@@ -22,7 +27,7 @@ def not_found(what: str, field: str) -> RequestRefused:
 
 def fresh_etag() -> ColumnElement[str]:
     """32 hexadecimal digits, drawn by the database."""
-    return func.replace(cast(func.gen_random_uuid(), Text), "-", "")
+    return func.replace(sql_cast(func.gen_random_uuid(), Text), "-", "")
 
 
 def compare_etag(current: str, given: str, what: str, field: str) -> None:
@@ -99,6 +104,12 @@ def first_of_each(
         .lateral("rows")
     )
     return select(rows).select_from(parents.join(rows, true())).order_by(rows.c.id)
+
+
+def reader_of(kind: type[Record]) -> Callable[[Row[Any]], Record]:
+    """Makes records of a dataclass from rows that have all its fields as columns. A list has a hundred of them."""
+    values = attrgetter(*(field.name for field in fields(cast(Any, kind))))
+    return lambda row: kind(*values(row))
 
 
 def optional_client(client_id: int | None) -> ClientId | None:

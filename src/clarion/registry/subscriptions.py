@@ -8,7 +8,7 @@ from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -295,8 +295,7 @@ async def _locked(connection: AsyncConnection, principal: Principal, subscriptio
 _COLUMNS = tuple(tables.subscriptions.c[field.name] for field in dataclass_fields(Subscription))
 
 
-def _subscription(row: Row[Any]) -> Subscription:
-    return Subscription(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+_subscription = rows.reader_of(Subscription)
 
 
 def _shown(subscription: Subscription) -> dict[str, Any]:
