@@ -1,6 +1,6 @@
 """Prints what Clarion claims, measured on the real thing: one row a figure, exit code 1 if a target is missed.
 
-scripts/proof [engine|egress|capture] [--only NAME]... [--brief] [--json]
+scripts/proof [engine|egress|capture|api] [--only NAME]... [--brief] [--json]
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import sys
 import time
 
-from proof import capture, egress, engine
+from proof import api, capture, egress, engine
 from proof.figures import Figure
 
-SUBJECTS = {"engine": engine.PROOFS, "egress": egress.PROOFS, "capture": capture.PROOFS}
+SUBJECTS = {"engine": engine.PROOFS, "egress": egress.PROOFS, "capture": capture.PROOFS, "api": api.PROOFS}
 
 
 def main() -> int:
