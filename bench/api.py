@@ -68,7 +68,8 @@ def load(directory: Path, port: int, content: object, seconds: float, connection
         text=True,
     ).stdout
     requests, p99 = re.search(r"(\d+) requests in ", said), re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
-    assert requests is not None and p99 is not None, said
+    assert requests is not None, said
+    assert p99 is not None, said
     assert "Non-2xx" not in said, said
     unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}[p99[2]]
     return Load(int(requests[1]) / seconds, int(requests[1]), float(p99[1]) * unit)
