@@ -63,6 +63,6 @@ def test_more_callers_than_connections_are_all_answered(
         )
         + " }"
     )
-    with ThreadPoolExecutor(30) as pool:
-        assert codes(list(pool.map(integrator, [document] * 30))) == {"done": 30}
-    assert integrator.rows("SELECT count(*) FROM clarion.subscriptions") == [(120,)]
+    with ThreadPoolExecutor(14) as pool:
+        assert codes(list(pool.map(integrator, [document] * 14))) == {"done": 14}
+    assert integrator.rows("SELECT count(*) FROM clarion.subscriptions") == [(56,)]

@@ -11,7 +11,7 @@ import pytest
 from attack.border import SHARED, TABLES, border_of
 from attack.isolation import CANARY, Border, attacks, lists, node_types, normal, schema_of, selection, spellings
 from clarion.access.principal import Role
-from clarion.api import http, session
+from clarion.api import gate, session
 from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
 from harness.api import Caller, served
@@ -110,7 +110,7 @@ def unguarded(
     """
     ((victim,),) = border.attacker.rows("SELECT id FROM clarion.organisations WHERE name = 'victim'")
     ((attacker,),) = border.attacker.rows("SELECT id FROM clarion.organisations WHERE name = 'attacker'")
-    authenticate, begin = http.principal_of_key, session.Session.__init__
+    authenticate, begin = gate.principal_of_key, session.Session.__init__
 
     async def mistaken(*arguments: Any) -> Any:
         principal = await authenticate(*arguments)
@@ -120,7 +120,7 @@ def unguarded(
         begin(self, *arguments, **named)
         self._settings["clarion.organisation_id"] = str(attacker)
 
-    monkeypatch.setattr(http, "principal_of_key", mistaken)
+    monkeypatch.setattr(gate, "principal_of_key", mistaken)
     monkeypatch.setattr(session.Session, "__init__", begun)
     with served(module_database, sealer) as port:
         yield dataclasses.replace(border, attacker=dataclasses.replace(border.attacker, port=port))

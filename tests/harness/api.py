@@ -110,9 +110,11 @@ def served(
     sealer: Sealer,
     *allowed_networks: str,
     ready: Callable[[], Mapping[str, bool]] = no_other_roles,
+    settings: Settings | None = None,
 ) -> Iterator[int]:
     """The port of an API that runs until the block ends."""
-    settings = Settings(allowed_networks=tuple(ip_network(network) for network in allowed_networks))
+    networks = tuple(ip_network(network) for network in allowed_networks)
+    given = (settings or Settings()).model_copy(update={"allowed_networks": networks})
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     accepting = threading.Event()
@@ -124,7 +126,7 @@ def served(
         loop = asyncio.get_running_loop()
         ends.append(partial(loop.call_soon_threadsafe, stopping.set))
         clock, random = SystemClock(), SystemRandom()
-        await serve_api(settings, database, listening, clock, random, sealer, stopping, accepting.set, ready)
+        await serve_api(given, database, listening, clock, random, sealer, stopping, accepting.set, ready)
 
     def run() -> None:
         try:

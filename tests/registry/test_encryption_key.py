@@ -14,11 +14,16 @@ from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.core.settings import Settings
 from clarion.core.system import SystemRandom
 from clarion.registry import encryption_key, signing_keys
-from clarion.sender.endpoint import previous_secret_binding, secret_binding, signing_key_binding
+from clarion.sender.endpoint import (
+    idempotency_binding,
+    previous_secret_binding,
+    secret_binding,
+    signing_key_binding,
+)
 from clarion.sender.seal import Sealer, SecretUnreadable, create_key, load_key, next_path, previous_path
 from harness.deployment import Deployment
 
-STEPS = 7  # the new key written, five columns, the transaction's end
+STEPS = 8  # the new key written, six columns, the transaction's end
 
 
 class Crash(Exception):
@@ -48,7 +53,41 @@ def _all_open(deployment: Deployment, sealer: Sealer) -> bool:
         assert secret == deployment.secrets[receiver]
     for public, sealed in deployment.rows("SELECT public_key, private_key_sealed FROM clarion.signing_keys"):
         sealer.unseal(sealed, signing_key_binding(public))
+    for client, key, sealed in deployment.rows("SELECT client_id, key, answer_sealed FROM clarion.idempotency_keys"):
+        assert sealer.unseal(sealed, idempotency_binding(client, key)) == key.encode()
     return True
+
+
+def _store_answers(deployment: Deployment, sealer: Sealer, count: int) -> None:
+    """Answers of a client to requests with idempotency keys; each is its key."""
+    deployment.connection.execute(
+        "INSERT INTO clarion.clients (organisation_id, name, kind, role) "
+        "SELECT id, 'client', 'MACHINE', 'INTEGRATOR' FROM clarion.organisations WHERE name = 'default'"
+    )
+    ((client, organisation),) = deployment.rows("SELECT id, organisation_id FROM clarion.clients")
+    with deployment.connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO clarion.idempotency_keys (organisation_id, client_id, key, request_sha256, status, answer_sealed) "
+            "VALUES (%s, %s, %s, sha256(''), 200, %s)",
+            [
+                (organisation, client, key, sealer.seal(key.encode(), idempotency_binding(client, key)))
+                for key in map(str, range(count))
+            ],
+        )
+
+
+def test_values_of_more_than_one_batch_are_all_wrapped_anew(deployment: Deployment, tmp_path: Path) -> None:
+    settings = _settings(deployment)
+    path = settings.secret_key_path
+    deployment.attach()
+    with psycopg.connect(deployment.database.url) as connection:
+        sealer = make_sealer(settings, load_secret_key(settings, connection))
+    _store_answers(deployment, sealer, 2_001)
+    new = create_key(tmp_path / "new.key", SystemRandom())
+    with psycopg.connect(deployment.database.url) as connection:
+        done = encryption_key.rotate(connection, path, load_key(path), new, SystemRandom())
+    assert (done.rewrapped, done.unreadable) == (2_001, 0)
+    assert _all_open(deployment, Sealer(new, SystemRandom()))
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
@@ -64,6 +103,7 @@ def test_a_crash_at_any_step_leaves_what_the_next_start_resolves(
     with psycopg.connect(deployment.database.url) as connection:
         sealer = make_sealer(settings, load_secret_key(settings, connection))
         signing_keys.ensure_signing_key(connection, sealer, SystemRandom())
+    _store_answers(deployment, sealer, 3)
     with psycopg.connect(deployment.database.url) as connection, pytest.raises(Crash):
         encryption_key.rotate(connection, path, old, new, SystemRandom(), progress=_crash_at(step))
     assert _all_open(deployment, sealer), "whoever held the old key opens everything"
@@ -79,7 +119,7 @@ def test_a_crash_at_any_step_leaves_what_the_next_start_resolves(
                 encryption_key.rotate(connection, path, key, new, SystemRandom())
         else:
             done = encryption_key.rotate(connection, path, key, new, SystemRandom())
-            assert (done.rewrapped, done.unreadable) == (2, 0)
+            assert (done.rewrapped, done.unreadable) == (5, 0)
     assert (load_key(path), load_key(previous_path(path))) == (new, old)
     assert not next_path(path).exists()
     assert _all_open(deployment, Sealer(new, SystemRandom()))

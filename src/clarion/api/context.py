@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import strawberry
+from graphql import DocumentNode
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Permission, Principal
+from clarion.api.deadline import Deadline
 from clarion.api.loaders import Loaders
 from clarion.api.session import Session
 from clarion.core.clock import Clock, Random
@@ -43,6 +45,8 @@ class Context:
     session: Session
     resources: Sequence[Resource]
     operation_name: str | None
+    deadline: Deadline
+    document: DocumentNode | None = None
     loaders: Loaders = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +64,18 @@ class Context:
             yield connection
         self._forget()
 
+    def waiting(self, seconds: float) -> bool:
+        """Whether the outcome of what was just committed can be waited for; it then may take so long.
+
+        Not with an idempotency key: nothing is committed before the whole request is answered.
+        """
+        if self.session.is_whole:
+            return False
+        self.deadline.allow(seconds)
+        return True
+
     async def policy(self) -> Policy:
-        """Where requests may go, as of now. No connection is held when it returns: names are looked up next."""
+        """Where requests may go, as of now. Names are looked up next, without a connection where one can be given back."""
         services = self.services
         async with self.session.reading() as connection:
             rules = await rules_of(connection, services.environment_name)

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import strawberry
-from graphql import GraphQLError, GraphQLSchema, OperationDefinitionNode
-from strawberry.extensions import AddValidationRules, MaxTokensLimiter, ParserCache, SchemaExtension, ValidationCache
+from graphql import GraphQLError, GraphQLSchema
+from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
 from clarion.api.context import Context
+from clarion.api.documents import Document, Documents
 from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations
-from clarion.api.limits import TOKENS_MAX, DocumentLimits
 from clarion.api.nodes import NodeQueries
 from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
@@ -27,8 +27,6 @@ from clarion.api.test_sends import TestSendMutations
 from clarion.api.values import SCALARS
 from clarion.core.ids import ResourceName
 from clarion.registry.resources import Resource
-
-DOCUMENTS_CACHED = 1_000
 
 Query = merge_types(
     "Query",
@@ -40,21 +38,19 @@ Mutation = merge_types(
 )
 
 
-class OneOperation(SchemaExtension):
-    """Refuses a document of several operations when the request does not say which: none is run by accident."""
+class Ready(SchemaExtension):
+    """Hands over the document that is parsed and validated already."""
 
-    def on_parse(self) -> Iterator[None]:
+    def on_operation(self) -> Iterator[None]:
+        self.execution_context.graphql_document = self.execution_context.context.document
+        self.execution_context.pre_execution_errors = []
         yield
-        document = self.execution_context.graphql_document
-        context = self.execution_context.context
-        if document is None or not isinstance(context, Context) or context.operation_name is not None:
-            return
-        if sum(isinstance(definition, OperationDefinitionNode) for definition in document.definitions) > 1:
-            raise GraphQLError("the document has several operations: name one as `operationName`")
 
 
 class Schema(strawberry.Schema):
-    """Leaves errors to the answer, which logs only what is our own fault."""
+    """Leaves errors to the answer, which logs only what is our own fault. `documents` are those seen with it."""
+
+    documents: Documents
 
     @property
     def graphql_schema(self) -> GraphQLSchema:
@@ -77,28 +73,14 @@ class Published:
 def build_schema(resources: Sequence[Resource]) -> Schema:
     """The schema with these resources in `ResourceEnum`; there must be at least one. Takes 4 to 18 ms."""
     config = StrawberryConfig(scalar_map={**SCALARS, ResourceName: resource_enum(resources)})
-    return Schema(
-        query=Query,
-        mutation=Mutation,
-        config=config,
-        extensions=[
-            lambda: MaxTokensLimiter(TOKENS_MAX),
-            lambda: AddValidationRules([DocumentLimits]),
-            lambda: ParserCache(maxsize=DOCUMENTS_CACHED),
-            lambda: ValidationCache(maxsize=DOCUMENTS_CACHED),
-            OneOperation,
-        ],
-    )
+    schema = Schema(query=Query, mutation=Mutation, config=config, extensions=[Ready])
+    schema.documents = Documents(schema.graphql_schema)
+    return schema
 
 
 async def execute(
-    schema: Schema, query: str, variables: dict[str, object] | None, context: Context
+    schema: Schema, document: Document, variables: dict[str, object], context: Context
 ) -> strawberry.types.ExecutionResult:
-    """The result of one operation, its errors as the library has them. Raises nothing of the caller's making."""
-    try:
-        return await schema.execute(query, variables, context_value=context, operation_name=context.operation_name)
-    except strawberry.schema.exceptions.CannotGetOperationTypeError as error:
-        refusal = GraphQLError(error.as_http_error_reason())
-    except strawberry.exceptions.MissingQueryError:
-        refusal = GraphQLError("the request has no query")
-    return strawberry.types.ExecutionResult(data=None, errors=[refusal])
+    """The result of one operation of a document without errors, its errors as the library has them."""
+    context.document = document.node
+    return await schema.execute(document.query, variables, context_value=context, operation_name=context.operation_name)

@@ -16,8 +16,12 @@ from starlette.applications import Starlette
 
 from clarion.access.authentication import KeyCache
 from clarion.api.context import Services
-from clarion.api.http import Api, build_app
+from clarion.api.gate import Api
+from clarion.api.http import build_app
+from clarion.api.idempotency import Idempotency
+from clarion.api.rate import Quota, RateLimiter, Strangers
 from clarion.api.schema_source import SchemaSource
+from clarion.api.session import count_statements
 from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.core.errors import StoreUnavailable
@@ -31,6 +35,8 @@ CONNECTIONS_KEPT = 5
 CONNECTIONS_MAX = 10
 _CONNECTION_WAIT_S = 5
 _SHUTDOWN_S = 2
+_UNKNOWN_KEYS = Quota(10, 100)
+"""Unknown keys that are looked up for one address: each costs a question to the database."""
 
 
 class _Server(uvicorn.Server):
@@ -85,7 +91,18 @@ async def serve_api(
             environments,
             settings.environment_name,
         )
-        app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
+        api = Api(
+            engine,
+            role,
+            KeyCache(clock),
+            source,
+            services,
+            ready,
+            RateLimiter(Quota(settings.api_points_per_second, settings.api_points_burst)),
+            Strangers(_UNKNOWN_KEYS),
+            Idempotency(engine, role, sealer),
+        )
+        app = build_app(api)
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:
             await _serve(_Server(_config(app), started), listening, stopping)
@@ -124,7 +141,7 @@ async def _serve(server: uvicorn.Server, listening: socket.socket, stopping: asy
 
 
 def api_engine(address: DatabaseAddress) -> AsyncEngine:
-    """A modest pool of connections for the API. Parameters never reach its error messages."""
+    """A modest pool of connections for the API, which counts what sessions ask. Parameters never reach its error messages."""
     engine = create_async_engine(
         address.sqlalchemy("asyncpg"),
         pool_size=CONNECTIONS_KEPT,
@@ -137,6 +154,7 @@ def api_engine(address: DatabaseAddress) -> AsyncEngine:
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    count_statements(engine)
     return engine
 
 

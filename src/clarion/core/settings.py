@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     connections_per_host: int = Field(
         64, ge=1, le=65536, description="Connections to one host at most, of all receivers together, in each process"
     )
+    api_points_per_second: int = Field(
+        1000, ge=1, le=1_000_000, description="Cost points that a client of the API gets back each second"
+    )
+    api_points_burst: int = Field(
+        5000, ge=1, le=10_000_000, description="Cost points that a client of the API can use at once"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
 
     @field_validator(

@@ -144,6 +144,7 @@ history = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    _number("id"),
     _number("organisation_id"),
     Column("client_id", BigInteger, primary_key=True),
     Column("key", Text, primary_key=True),

@@ -30,6 +30,7 @@ from clarion.core.errors import EnvironmentRefused, UsageInvalid
 from clarion.sender.endpoint import (
     client_key_binding,
     header_binding,
+    idempotency_binding,
     previous_secret_binding,
     secret_binding,
     signing_key_binding,
@@ -70,6 +71,7 @@ _SEALED = (
     _Sealed("receivers", "client_key_sealed", ("organisation_id", "id"), client_key_binding),
     _Sealed("headers", "value_sealed", ("organisation_id", "receiver_id", "key"), header_binding),
     _Sealed("signing_keys", "private_key_sealed", ("public_key",), signing_key_binding),
+    _Sealed("idempotency_keys", "answer_sealed", ("client_id", "key"), idempotency_binding),
 )
 
 
@@ -236,25 +238,28 @@ def _rewrap_column(connection: psycopg.Connection[Any], sealed: _Sealed, sealer:
         "column": sql.Identifier(sealed.column),
         "columns": sql.SQL(", ").join(map(sql.Identifier, sealed.columns)),
     }
-    read = sql.SQL("SELECT id, {column}, {columns} FROM clarion.{table} WHERE {column} IS NOT NULL ORDER BY id")
+    read = sql.SQL(
+        "SELECT id, {column}, {columns} FROM clarion.{table} WHERE {column} IS NOT NULL AND id > %s ORDER BY id LIMIT %s"
+    )
     write = sql.SQL(
         "UPDATE clarion.{table} t SET {column} = n.sealed "
         "FROM unnest(%s::bigint[], %s::bytea[]) AS n (id, sealed) WHERE t.id = n.id"
     )
-    ids: list[int] = []
-    values: list[bytes] = []
-    unreadable = 0
-    for row_id, value, *parts in connection.execute(read.format(**names)).fetchall():
-        try:
-            values.append(sealer.rewrap(value, sealed.binding(*parts)))
-            ids.append(row_id)
-        except SecretUnreadable:
-            unreadable += 1
-            _log.error("%s.%s of row %s does not open and is left as it is", sealed.table, sealed.column, row_id)
-    for start in range(0, len(ids), _BATCH):
-        part = slice(start, start + _BATCH)
-        connection.execute(write.format(**names), (ids[part], values[part]))
-    return len(ids), unreadable
+    last = rewrapped = unreadable = 0
+    # A batch at a time: answers that are kept may be many, and large.
+    while rows := connection.execute(read.format(**names), (last, _BATCH)).fetchall():
+        ids: list[int] = []
+        values: list[bytes] = []
+        for row_id, value, *parts in rows:
+            try:
+                values.append(sealer.rewrap(value, sealed.binding(*parts)))
+                ids.append(row_id)
+            except SecretUnreadable:
+                unreadable += 1
+                _log.error("%s.%s of row %s does not open and is left as it is", sealed.table, sealed.column, row_id)
+        connection.execute(write.format(**names), (ids, values))
+        last, rewrapped = rows[-1][0], rewrapped + len(ids)
+    return rewrapped, unreadable
 
 
 def _try_lock(connection: psycopg.Connection[Any]) -> bool:

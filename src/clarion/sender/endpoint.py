@@ -15,6 +15,7 @@ __all__ = [
     "SealedEndpoint",
     "client_key_binding",
     "header_binding",
+    "idempotency_binding",
     "open_endpoint",
     "previous_secret_binding",
     "secret_binding",
@@ -68,6 +69,11 @@ def signing_key_binding(public_key: bytes) -> str:
 def header_binding(organisation_id: int, receiver_id: int, name: str) -> str:
     """What a header's sealed value is bound to."""
     return f"header:{organisation_id}:{receiver_id}:{name.lower()}"
+
+
+def idempotency_binding(client_id: int, key: str) -> str:
+    """What the stored answer to a client's request with an idempotency key is bound to."""
+    return f"idempotency:{client_id}:{key}"
 
 
 def open_endpoint(sealed: SealedEndpoint, sealer: Sealer) -> Endpoint:

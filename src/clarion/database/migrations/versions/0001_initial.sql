@@ -107,6 +107,7 @@ COMMENT ON TABLE clarion.history IS 'Who did what, when, from where, and what it
 COMMENT ON COLUMN clarion.history.refusal IS 'The code of the error with which it was refused; null: it was done.';
 
 CREATE TABLE clarion.idempotency_keys (
+    id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
     client_id bigint NOT NULL REFERENCES clarion.clients,
     key text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
