@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -301,6 +302,18 @@ def test_rights_are_widened_only_by_who_has_them_and_each_change_is_in_the_histo
         (["ISSUES", "RUNS"], None),
         (None, ["WEBHOOK_TESTS"]),
     ]
+
+
+def test_a_captured_change_of_a_receiver_shows_its_rights(integrator: Caller, make_receiver: Make) -> None:
+    receiver = received(update(integrator, make_receiver(), readableResources=["RUNS"]), "updateWebhookReceiver")
+    update(integrator, receiver, readableResources=[])
+    rights = [
+        tuple(None if side is None else json.loads(side)["readable_resources"] for side in row)
+        for row in integrator.rows(
+            "SELECT old, new FROM clarion.outbox WHERE resource = 'WEBHOOK_RECEIVERS' ORDER BY id"
+        )
+    ]
+    assert rights == [(None, None), (None, ["RUNS"]), (["RUNS"], [])]
 
 
 def test_who_may_read_less_than_a_receiver_is_sent_changes_nothing_of_where_or_how_it_sends(
