@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clarion.core.clock import Now
+from clarion.core.ids import NO_SUBSCRIPTION, TESTS
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, State, Status
 from clarion.delivery.step import (
@@ -129,10 +130,10 @@ class World:
     def configure(self) -> None:
         self.tell(Configured(self.receivers, self.subscriptions))
 
-    def add(self, receiver_id: int = 1, lane: int = 1, subscription_id: int = 1) -> Event:
+    def add(self, receiver_id: int = 1, lane: int = 1, subscription_id: int = 1, resource: str = "RUNS") -> Event:
         queue_id = self.tail_of_table() + 1
         change = Change(
-            queue_id, queue_id, "RUNS", "u", str(lane), self.now().wall, self.now().wall, None, None, None, "{}", "{}"
+            queue_id, queue_id, resource, "u", str(lane), self.now().wall, self.now().wall, None, None, None, "{}", "{}"
         )
         event = Event(queue_id, queue_id, 0, 1, receiver_id, subscription_id, queue_id, lane, change)
         self.table.append(event)
@@ -327,6 +328,50 @@ def test_open_events_of_a_deleted_one_are_cancelled_with_the_reason(what: str) -
     expected = Reason.RECEIVER_DELETED if what == "receiver" else Reason.SUBSCRIPTION_DELETED
     for event in (under_way, behind, later):
         assert w.status(event) == (Status.CANCELLED, expected)
+
+
+def test_open_events_of_a_resource_are_cancelled_as_their_receiver_loses_the_right_to_it_and_others_go_on() -> None:
+    w = world(retry_schedule_s=(0, 60))
+    under_way, failing, behind, other = w.add(lane=1), w.add(lane=2), w.add(lane=2), w.add(lane=3, resource="ISSUES")
+    w.load()
+    w.answer(failing, FAILED)
+    w.settle()
+    w.receivers[1] = replace(w.receivers[1], readable_resources=frozenset({"ISSUES"}))
+    w.configure()
+    sent_before = len(w.sent)
+    w.settle()
+    w.load()
+    w.answer(under_way, OK)
+    w.answer(other, OK)
+    w.settle()
+    w.load()
+    w.settle()
+    assert len(w.sent) == sent_before
+    revoked = (Status.CANCELLED, Reason.RIGHT_REVOKED)
+    assert [w.status(event) for event in (failing, behind)] == [revoked, revoked]
+    assert [w.status(event) for event in (under_way, other)] == [(Status.DELIVERED, Reason.SUCCEEDED)] * 2
+
+
+def test_a_request_under_way_as_the_right_is_taken_ends_its_event_if_it_fails() -> None:
+    w = world()
+    under_way = w.add()
+    w.load()
+    w.receivers[1] = replace(w.receivers[1], readable_resources=frozenset())
+    w.configure()
+    w.answer(under_way, FAILED)
+    w.settle()
+    assert w.status(under_way) == (Status.CANCELLED, Reason.RIGHT_REVOKED)
+
+
+def test_a_test_is_sent_whatever_its_receiver_has_a_right_to() -> None:
+    w = world(readable_resources=frozenset[str]())
+    w.subscriptions[NO_SUBSCRIPTION] = None
+    w.configure()
+    test = w.add(subscription_id=NO_SUBSCRIPTION, resource=TESTS)
+    w.load()
+    w.answer(test, OK)
+    w.settle()
+    assert w.status(test) == (Status.DELIVERED, Reason.SUCCEEDED)
 
 
 def test_events_expire_even_while_their_receiver_is_held() -> None:

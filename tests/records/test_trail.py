@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from clarion.access.principal import Principal, Role
 from clarion.api.server import api_engine
-from clarion.core.ids import OrganisationId
+from clarion.core.ids import ClientId, OrganisationId
 from clarion.database.address import DatabaseAddress
 from clarion.database.filters import Condition, Operator
 from clarion.database.page import page_request
@@ -101,38 +102,39 @@ async def most_read(
     )
 
 
+@pytest.fixture(params=[None, frozenset({"RUNS"})], ids=["may read all", "may read RUNS"])
+def principal(organisation_id: OrganisationId, request: pytest.FixtureRequest) -> Principal:
+    return Principal(ClientId(1), "reader", "MACHINE", Role.AUDITOR, organisation_id, request.param)
+
+
 async def test_pages_of_a_long_trail_come_from_indexes(
-    connection: AsyncConnection, organisation_id: OrganisationId, shared_database: DatabaseAddress
+    connection: AsyncConnection, principal: Principal, shared_database: DatabaseAddress
 ) -> None:
-    newest = await list_events(connection, organisation_id, (), page_request(50, None, None, None))
+    newest = await list_events(connection, principal, (), page_request(50, None, None, None))
     assert [event.id for _cursor, event in newest.rows] == list(range(SETTLED + OPEN, SETTLED + OPEN - 50, -1))
-    middle = (
-        await list_events(connection, organisation_id, (), page_request(50, newest.rows[-1][0], None, None))
-    ).rows[0]
+    middle = (await list_events(connection, principal, (), page_request(50, newest.rows[-1][0], None, None))).rows[0]
     of_receiver = [Condition("receiver_id", Operator.EQ, (3,))]
     reads: dict[str, Callable[[], Awaitable[object]]] = {
-        "newest": lambda: list_events(connection, organisation_id, (), page_request(50, None, None, None)),
-        "after a cursor": lambda: list_events(connection, organisation_id, (), page_request(50, middle[0], None, None)),
+        "newest": lambda: list_events(connection, principal, (), page_request(50, None, None, None)),
+        "after a cursor": lambda: list_events(connection, principal, (), page_request(50, middle[0], None, None)),
         "oldest": lambda: list_events(
-            connection, organisation_id, (), page_request(50, None, None, None), newest_first=False
+            connection, principal, (), page_request(50, None, None, None), newest_first=False
         ),
-        "of a receiver": lambda: list_events(
-            connection, organisation_id, of_receiver, page_request(50, None, None, None)
-        ),
-        "by id": lambda: events_by_ids(connection, organisation_id, [1, SETTLED + 1]),
-        "attempts": lambda: attempts_of_events(connection, organisation_id, list(range(1, 101)), 20),
+        "of a receiver": lambda: list_events(connection, principal, of_receiver, page_request(50, None, None, None)),
+        "by id": lambda: events_by_ids(connection, principal, [1, SETTLED + 1]),
+        "attempts": lambda: attempts_of_events(connection, principal.organisation_id, list(range(1, 101)), 20),
     }
     counted = {name: await most_read(connection, shared_database, read) for name, read in reads.items()}
     assert {name: rows for name, rows in counted.items() if rows > READ_MAX} == {}, counted
 
 
 async def test_events_of_subscriptions_read_no_other_receivers_open_events(
-    connection: AsyncConnection, organisation_id: OrganisationId, shared_database: DatabaseAddress
+    connection: AsyncConnection, principal: Principal, shared_database: DatabaseAddress
 ) -> None:
-    found = await events_of_subscriptions(connection, organisation_id, [1, 2], 20)
+    found = await events_of_subscriptions(connection, principal, [1, 2], 20)
     assert {key: len(events) for key, events in found.items()} == {1: 20, 2: 20}
     assert all(event.subscription_id == key for key, events in found.items() for event in events)
     rows = await most_read(
-        connection, shared_database, lambda: events_of_subscriptions(connection, organisation_id, [1, 2], 20)
+        connection, shared_database, lambda: events_of_subscriptions(connection, principal, [1, 2], 20)
     )
     assert rows <= 2 * OPEN / 10

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, Status
 from clarion.delivery.receiver import Receiver
-from clarion.delivery.step import Command, CommandKind, Effect, Ending, Finished, Input, SendingAllowed, Settle, Ticked
+from clarion.delivery.step import (
+    Command,
+    CommandKind,
+    Configured,
+    Effect,
+    Ending,
+    Finished,
+    Input,
+    SendingAllowed,
+    Settle,
+    Ticked,
+)
 from clarion.sender.outcome import Attempt
 
 
@@ -174,8 +186,16 @@ class SendsExpiredEvents(Engine):
 
 
 class SendsAfterDeletion(Engine):
-    def _cancel_if_deleted(self, receiver: Receiver, event: Event) -> bool:
+    def _cancel_if_unwanted(self, receiver: Receiver, event: Event) -> bool:
         return False
+
+
+class IgnoresRights(Engine):
+    """A receiver is sent what it has no right to any more."""
+
+    def _configured(self, configured: Configured, now: Now) -> None:
+        receivers = {key: replace(one, readable_resources=None) for key, one in configured.receivers.items()}
+        super()._configured(replace(configured, receivers=receivers), now)
 
 
 class ForgetsOrders(Engine):
@@ -209,5 +229,6 @@ BROKEN: tuple[type[Engine], ...] = (
     KeepsSendingToAFailingReceiver,
     SendsExpiredEvents,
     SendsAfterDeletion,
+    IgnoresRights,
     ForgetsOrders,
 )

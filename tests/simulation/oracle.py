@@ -82,6 +82,7 @@ class Oracle:
         self.shortest_block_s: dict[int, int] = {}
         self.hurried: set[int] = set()
         self.cancelled: set[int] = set()
+        self.lacked_upto: dict[tuple[int, str], int] = {}  # the last row when a receiver got a right back
         self.lanes: set[tuple[int, int]] = set()
         self.requests_count = 0
 
@@ -178,6 +179,8 @@ class Oracle:
             raise Violation(f"{what} sent to a receiver that is not in service")
         if event.subscription_id not in view.configured.subscriptions:
             raise Violation(f"{what} sent for a subscription that was deleted")
+        if _lacks_right(settings, event.change.resource):
+            raise Violation(f"{what} sent to a receiver without the right to {event.change.resource}")
         if event.queue_id in view.in_flight or event.queue_id in view.settling:
             raise Violation(f"{what} sent while it was under way or being settled")
         if number != row.attempts_count + 1:
@@ -304,12 +307,20 @@ class Oracle:
             case (Status.CANCELLED, Reason.SUBSCRIPTION_DELETED):
                 known = row.subscription_id in view.configured.subscriptions
                 right = not known and row.subscription_id not in self._tables.subscriptions
+            case (Status.CANCELLED, Reason.RIGHT_REVOKED):
+                right = settings is not None and _lacks_right(settings, row.change.resource) and self._lacked(row)
             case (Status.CANCELLED, Reason.CANCELLED_BY_REQUEST):
                 right = row.event_id in self.cancelled
             case _:
                 right = False
         if not right or (succeeded and status is not Status.DELIVERED):
             raise Violation(f"{what} ended {status} {reason}, which is not what happened")
+
+    def _lacked(self, row: Row) -> bool:
+        """Whether the row was there while its receiver had no right to it."""
+        settings = self._tables.receivers.get(row.receiver_id)
+        lacks_now = settings is None or _lacks_right(settings, row.change.resource)
+        return lacks_now or row.queue_id <= self.lacked_upto.get((row.receiver_id, row.change.resource), 0)
 
     # ------------------------------------------------------------ after a step
 
@@ -374,3 +385,7 @@ class Oracle:
             or under_way >= min(settings.concurrency, health.concurrency)
             or len(view.in_flight) >= self._in_flight_max
         )
+
+
+def _lacks_right(settings: ReceiverSettings, resource: str) -> bool:
+    return settings.readable_resources is not None and resource not in settings.readable_resources

@@ -26,6 +26,8 @@ from simulation.worker import ModelWorker
 
 SCHEDULE_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 FIRST_LANE = 1 << 40
+RESOURCES = ("RUNS", "ISSUES")
+RIGHTS = (None, None, frozenset({"RUNS"}), frozenset({"ISSUES"}), frozenset[str]())
 """Above all queue ids, as the real ones are as good as always: an event outside its lane has its queue id for a lane."""
 STEPS_MAX = 3_000_000
 DRAINED_WITHIN_S = 4 * 86_400
@@ -351,8 +353,11 @@ class World:
             number = min(self.dice.randint(1, objects), self.dice.randint(1, objects))
             position, wall = next(self._changes), self.wall()
             lane = FIRST_LANE + number
-            change = Change(position, position, "RUNS", "u", str(number), wall, wall, None, None, None, "{}", "{}")
-            for receiver_id in self.tables.receivers:
+            resource = RESOURCES[number % 2]
+            change = Change(position, position, resource, "u", str(number), wall, wall, None, None, None, "{}", "{}")
+            for receiver_id, settings in self.tables.receivers.items():
+                if not _may_read(settings, resource):
+                    continue
                 for subscription_id in self._subscriptions_of[receiver_id]:
                     if subscription_id in self.tables.subscriptions and self.dice.random() < 0.7:
                         self._add(next(self._event_ids), 0, receiver_id, subscription_id, lane, change)
@@ -406,6 +411,16 @@ class World:
         )
         self.tables.receivers[receiver_id] = changed
         self._change_configuration()
+
+    def _change_rights(self) -> None:
+        if (receiver_id := self._choose_receiver()) is not None:
+            before = self.tables.receivers[receiver_id]
+            after = replace(before, readable_resources=self.dice.choice(RIGHTS))
+            self.tables.receivers[receiver_id] = after
+            for resource in RESOURCES:
+                if _may_read(after, resource) and not _may_read(before, resource):
+                    self._oracle.lacked_upto[receiver_id, resource] = self.tables.last_queue_id
+            self._change_configuration()
 
     def _change_expiry(self) -> None:
         if self.tables.subscriptions:
@@ -469,6 +484,10 @@ class World:
             self._offset += timedelta(seconds=self.dice.choice((-3600, -2, -0.01, 0.01, 2, 3600)))
 
 
+def _may_read(settings: ReceiverSettings, resource: str) -> bool:
+    return settings.readable_resources is None or resource in settings.readable_resources
+
+
 _HAPPENINGS: tuple[tuple[Callable[[World], None], float], ...] = (
     (World._produce, 14),
     (World._pause_or_activate, 2),
@@ -477,6 +496,7 @@ _HAPPENINGS: tuple[tuple[Callable[[World], None], float], ...] = (
     (World._subscribe_again, 1),
     (World._delete_subscription, 0.3),
     (World._change_settings, 2),
+    (World._change_rights, 1),
     (World._change_expiry, 0.5),
     (World._change_personality, 3),
     (World._cancel, 1.5),

@@ -150,12 +150,12 @@ class EventQueries:
         wanted = conditions(filters, _FILTERED)
         request = page_request(first, after, last, before)
         newest_first = not sort or sort[0] is WebhookEventSortEnum.ID_DESC
-        organisation_id = info.context.principal.organisation_id
+        principal = info.context.principal
         async with info.context.session.reading() as connection:
-            page = await list_events(connection, organisation_id, wanted, request, newest_first=newest_first)
+            page = await list_events(connection, principal, wanted, request, newest_first=newest_first)
 
         async def counting(connection: AsyncConnection) -> int:
-            return await count_events(connection, organisation_id, wanted)
+            return await count_events(connection, principal, wanted)
 
         return connection_of(page, event_of, counting)
 

@@ -45,11 +45,15 @@ class Loaders:
         self.subscription: DataLoader[int, Subscription | None] = self._by_id(subscriptions_by_ids)
         self.activation: DataLoader[int, Activation | None] = self._by_id(activations_of)
         self.evaluation_errors: DataLoader[int, EvaluationErrors | None] = self._by_id(evaluation_errors_of)
-        self.event: DataLoader[int, Event | None] = self._by_id(events_by_ids)
+        self.event: DataLoader[int, Event | None] = self._by_id(
+            lambda connection, _organisation_id, ids: events_by_ids(connection, principal, ids)
+        )
         self.secret: DataLoader[int, str | None] = DataLoader(self._reveal)
         self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)
         self.headers: Children[Header] = self._by_parent(headers_of_receivers)
-        self.events: Children[Event] = self._by_parent(events_of_subscriptions)
+        self.events: Children[Event] = self._by_parent(
+            lambda connection, _organisation_id, ids, first: events_of_subscriptions(connection, principal, ids, first)
+        )
         self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)
 
     async def _reveal(self, ids: list[int]) -> list[str | None]:

@@ -16,7 +16,9 @@ from clarion.api.context import Info
 from clarion.api.header_types import WebhookHeader, header_of
 from clarion.api.inputs import NESTED_DEFAULT, nested_first
 from clarion.api.values import WebhookDisabledReason, WebhookOrdering, WebhookSignature
+from clarion.core.ids import ResourceName
 from clarion.registry.receivers import Receiver, masked
+from clarion.registry.rights import covers
 from clarion.sender.certificates import CertificateRefused, describe
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ class WebhookReceiver(Node):
     ca_certificates: str | None = strawberry.field(
         description="PEM: the only authorities that the receiver's certificate may come from; null: those of the system."
     )
+    readable_resources: list[ResourceName] | None = strawberry.field(
+        description="The only resources whose events it may be sent, whatever becomes of the client that gave it the right; null: "
+        "all, later ones too."
+    )
     previous_secret_until: datetime | None = strawberry.field(
         description="After a rotation: requests before this moment are signed with the former secret, too."
     )
@@ -66,13 +72,17 @@ class WebhookReceiver(Node):
     own_secret: strawberry.Private[str | None]
 
     @described.field(
-        "In clear from the mutation that set it, and for holders of `secrets:reveal`, which is recorded; "
+        "In clear from the mutation that set it, and for holders of `secrets:reveal` who may read all that the receiver is sent, "
+        "which is recorded; "
         "otherwise its last four characters."
     )
     async def shared_secret(self, info: Info) -> str:
         if self.own_secret is not None:
             return self.own_secret
-        if info.context.principal.may(Permission.SECRETS_REVEAL):
+        principal = info.context.principal
+        # Who may not change where it sends may not sign in its name either.
+        controls = covers(principal.readable_resources, self.record.readable_resources)
+        if controls and principal.may(Permission.SECRETS_REVEAL):
             revealed = await info.context.loaders.secret.load(self.record.id)
             if revealed is not None:
                 return revealed
@@ -130,6 +140,9 @@ def receiver_of(record: Receiver, own_secret: str | None = None) -> WebhookRecei
         lane_block_max_seconds=record.lane_block_max_seconds,
         signatures=[WebhookSignature(one) for one in record.signatures],
         ca_certificates=record.ca_certificates,
+        readable_resources=None
+        if record.readable_resources is None
+        else [ResourceName(one) for one in record.readable_resources],
         previous_secret_until=record.previous_secret_until,
         etag=record.etag,
         created=record.created,

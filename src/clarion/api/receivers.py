@@ -28,7 +28,7 @@ from clarion.api.inputs import (
 )
 from clarion.api.receiver_types import WebhookReceiver, receiver_of
 from clarion.api.values import WebhookOrdering, WebhookSignature
-from clarion.core.ids import ReceiverId
+from clarion.core.ids import ReceiverId, ResourceName
 from clarion.database import page as pages
 from clarion.database import tables
 from clarion.database.page import SortKey, page_request
@@ -76,6 +76,11 @@ class CreateWebhookReceiverInput:
     client_key: str | None = strawberry.field(
         name="clientPrivateKey", default=strawberry.UNSET, description=_CLIENT_KEY
     )
+    readable_resources: list[ResourceName] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The only resources whose events it may be sent, none that the client may not read itself. Left out or null: "
+        "exactly what the client may read now; of one that may read all, all, later ones too.",
+    )
 
 
 @strawberry.input(description="What is left out stays as it is; null clears what may be empty.")
@@ -103,6 +108,11 @@ class UpdateWebhookReceiverInput:
     client_certificate: str | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_CERTIFICATE)
     client_key: str | None = strawberry.field(
         name="clientPrivateKey", default=strawberry.UNSET, description=_CLIENT_KEY
+    )
+    readable_resources: list[ResourceName] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Taking a right away cancels the resource's open events; giving one takes a client that has it. Null: all, later "
+        "ones too.",
     )
 
 

@@ -13,9 +13,10 @@ from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.inputs import NESTED_DEFAULT, nested_first
 from clarion.api.receiver_types import WebhookReceiver, receiver_of
-from clarion.api.values import BigInt, WebhookSubscriptionActions
+from clarion.api.values import BigInt, WebhookSubscriptionActions, WebhookSubscriptionInactiveReason
 from clarion.core.errors import InvariantBroken
 from clarion.core.ids import ResourceName
+from clarion.registry.rights import has_right
 from clarion.registry.subscriptions import Subscription
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class WebhookEvaluationErrors:
 class WebhookSubscription(Node):
     resource: ResourceName
     action: WebhookSubscriptionActions
-    active: bool = strawberry.field(description="While false no events are made.")
+    active: bool = strawberry.field(
+        description="While false no events are made. True does not say that they are: see `inactiveReason`."
+    )
     receiver_id: strawberry.ID
     expires_after_seconds: int | None = strawberry.field(description="Age at which an undelivered event is given up.")
     condition: str | None = strawberry.field(
@@ -63,6 +66,17 @@ class WebhookSubscription(Node):
             raise InvariantBroken(f"subscription {self.record.id} has no receiver")
         return receiver_of(found)
 
+    @described.field("Why no events are made although the subscription is there; null: they are made.")
+    async def inactive_reason(self, info: Info) -> WebhookSubscriptionInactiveReason | None:
+        if self.record.deleted is not None:
+            return WebhookSubscriptionInactiveReason.DELETED
+        if not self.record.active:
+            return WebhookSubscriptionInactiveReason.MANUAL
+        receiver = await info.context.loaders.receiver.load(self.record.receiver_id)
+        if receiver is not None and not has_right(receiver.readable_resources, self.record.resource):
+            return WebhookSubscriptionInactiveReason.RIGHT_REVOKED
+        return None
+
     @described.field("The subscription's events, newest first.")
     async def events(
         self, info: Info, first: int = NESTED_DEFAULT
@@ -77,6 +91,9 @@ class WebhookSubscription(Node):
         "null if there was none. They made no event, or one that failed."
     )
     async def evaluation_errors(self, info: Info) -> WebhookEvaluationErrors | None:
+        # The message may tell of the change.
+        if not info.context.principal.may_read(self.record.resource):
+            return None
         found = await info.context.loaders.evaluation_errors.load(self.record.id)
         if found is None:
             return None

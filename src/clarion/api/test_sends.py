@@ -91,7 +91,5 @@ async def _event_of(info: Info, receiver_id: ReceiverId, test_id: int) -> Event 
         Condition("object_id", Operator.EQ, (str(test_id),)),
     ]
     async with info.context.session.reading() as connection:
-        page = await list_events(
-            connection, info.context.principal.organisation_id, wanted, page_request(1, None, None, None)
-        )
+        page = await list_events(connection, info.context.principal, wanted, page_request(1, None, None, None))
     return page.rows[0][1] if page.rows else None

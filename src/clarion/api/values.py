@@ -55,6 +55,15 @@ class WebhookSubscriptionActions(Enum):
     DELETE = described.enum_value("DELETE", "The object was deleted.")
 
 
+@strawberry.enum(description="Why a subscription makes no events.")
+class WebhookSubscriptionInactiveReason(Enum):
+    MANUAL = described.enum_value("MANUAL", "`active` is false.")
+    RIGHT_REVOKED = described.enum_value(
+        "RIGHT_REVOKED", "The receiver has no right to the resource any more: see its `readableResources`."
+    )
+    DELETED = described.enum_value("DELETED", "It was deleted, alone or with its receiver.")
+
+
 @strawberry.enum(description="In which order a receiver gets the events of one object.")
 class WebhookOrdering(Enum):
     PER_OBJECT = described.enum_value("PER_OBJECT", "An object's next event waits until the one before is settled.")

@@ -168,7 +168,7 @@ class Engine:
                     if receiver.lanes.head(lane) is None:  # its reading may have waited for room
                         self._load_rest(receiver, lane)
             for event in list(receiver.events.values()):
-                self._cancel_if_deleted(receiver, event)
+                self._cancel_if_unwanted(receiver, event)
             for event in list(receiver.ready):
                 self._consider(receiver, event, now)
             self._take_turn(receiver)
@@ -234,7 +234,7 @@ class Engine:
             self._settle(event, attempt, _DELIVERED)
             return
         event.first_failed_at = event.first_failed_at or now.wall
-        unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else self._unwanted(receiver, event)
+        unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else receiver.unwanted(event, self._subscriptions)
         if unwanted is not None:
             self._settle(event, attempt, Ending(Status.CANCELLED, unwanted))
             return
@@ -287,7 +287,7 @@ class Engine:
             self._move(event, State.WAITING)
             if event.cancelled_by and not receiver.leaving:
                 self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
-            elif not self._cancel_if_deleted(receiver, event):
+            elif not self._cancel_if_unwanted(receiver, event):
                 self._hurry(receiver, event, now)
                 self._consider(receiver, event, now)
                 self._refill(receiver)
@@ -409,7 +409,7 @@ class Engine:
         if hurried_by := receiver.hurried_ahead.pop(event.queue_id, None):
             event.hurried_by = tuple(hurried_by)
             event.due_at = None
-        if self._cancel_if_deleted(receiver, event):
+        if self._cancel_if_unwanted(receiver, event):
             receiver.lanes.add(event.lane, event)
             return
         if receiver.unordered():
@@ -420,19 +420,13 @@ class Engine:
         elif receiver.lanes.add(event.lane, event):
             self._consider(receiver, event, now)
 
-    def _cancel_if_deleted(self, receiver: Receiver, event: Event) -> bool:
+    def _cancel_if_unwanted(self, receiver: Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
         if receiver.leaving or event.state not in (State.WAITING, State.READY):  # leaving: its next owner does it
             return False
-        if (unwanted := self._unwanted(receiver, event)) is not None:
+        if (unwanted := receiver.unwanted(event, self._subscriptions)) is not None:
             self._settle(event, None, Ending(Status.CANCELLED, unwanted))
         return unwanted is not None
-
-    def _unwanted(self, receiver: Receiver, event: Event) -> Reason | None:
-        """Why nobody wants the event any more."""
-        if receiver.settings is None:
-            return Reason.RECEIVER_DELETED
-        return None if event.subscription_id in self._subscriptions else Reason.SUBSCRIPTION_DELETED
 
     def _consider(self, receiver: Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""

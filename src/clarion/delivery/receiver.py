@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from datetime import datetime, timedelta
 
 from clarion.core.clock import Now, Random
 from clarion.delivery.breaker import Breaker
-from clarion.delivery.event import Event, State
+from clarion.delivery.event import Event, Reason, State
 from clarion.delivery.health import Health
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
@@ -69,6 +70,14 @@ class Receiver:
         self.overflowing = False
         self.loading = False
         self.leaving = False
+
+    def unwanted(self, event: Event, subscriptions: Container[int]) -> Reason | None:
+        """Why the event is not to be sent any more; `subscriptions` are the live ones."""
+        if self.settings is None:
+            return Reason.RECEIVER_DELETED
+        if event.subscription_id not in subscriptions:
+            return Reason.SUBSCRIPTION_DELETED
+        return None if self.settings.may_be_sent(event) else Reason.RIGHT_REVOKED
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""

@@ -61,6 +61,7 @@ async def load_receivers(connection: asyncpg.Connection, sealer: Sealer, environ
 
 
 def _settings(record: Any, *, usable: bool) -> ReceiverSettings:
+    readable = record["readable_resources"]
     return ReceiverSettings(
         receiver_id=record["id"],
         active=record["active"] and usable,
@@ -69,6 +70,7 @@ def _settings(record: Any, *, usable: bool) -> ReceiverSettings:
         ordered_per_object=record["ordering"] == "PER_OBJECT",
         rate_limit_per_second=record["rate_limit_per_second"],
         lane_block_max_s=record["lane_block_max_seconds"],
+        readable_resources=None if readable is None else frozenset(readable),
     )
 
 

@@ -18,7 +18,10 @@ from clarion.sender.outcome import Attempt
 
 @dataclass(frozen=True, slots=True)
 class ReceiverSettings:
-    """What of a receiver's configuration decides about sending; times in seconds."""
+    """What of a receiver's configuration decides about sending; times in seconds.
+
+    `readable_resources` are the only ones whose events it may be sent; None: all.
+    """
 
     receiver_id: int
     active: bool = True
@@ -27,6 +30,12 @@ class ReceiverSettings:
     ordered_per_object: bool = True
     rate_limit_per_second: int | None = None
     lane_block_max_s: int | None = None
+    readable_resources: frozenset[str] | None = None
+
+    def may_be_sent(self, event: Event) -> bool:
+        """Whether it has the right to the event's resource; a test holds nothing that it would need one for."""
+        readable = self.readable_resources
+        return readable is None or event.change.resource in readable or event.is_test
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
@@ -11,6 +11,7 @@ from clarion.core.errors import Code, RequestRefused
 from clarion.core.ids import NO_SUBSCRIPTION, shard_of
 from clarion.database import tables
 from clarion.records.trail import SETTLED, Event, events_by_ids
+from clarion.registry.rights import has_right
 from clarion.registry.rows import not_found
 
 OBJECT_TYPE = "WebhookEvent"
@@ -33,7 +34,8 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
     """Order that a settled event be sent once more, or that an open one be tried at once; the round that it is sent in.
 
     Of two orders at once one has an effect. Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `id` for an
-    open event that does not wait for its next attempt, or whose receiver or subscription was deleted.
+    open event that does not wait for its next attempt, or whose receiver or subscription was deleted, or whose receiver has no
+    right to its resource any more.
     """
     principal.require(Permission.EVENTS_WRITE)
     event = await _found(connection, principal, event_id)
@@ -41,17 +43,7 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
         raise RequestRefused(Code.CONFLICT, "a test is not sent again: ask for another with testWebhookReceiver", "id")
     if event.status not in SETTLED and event.due_at is None:
         raise RequestRefused(Code.CONFLICT, "the webhook event is open and does not wait for a further attempt", "id")
-    for table, key, what in (
-        (tables.receivers, event.receiver_id, "receiver"),
-        (tables.subscriptions, event.subscription_id, "subscription"),
-    ):
-        live = await connection.scalar(
-            select(table.c.id).where(
-                table.c.organisation_id == principal.organisation_id, table.c.id == key, table.c.deleted.is_(None)
-            )
-        )
-        if live is None:
-            raise RequestRefused(Code.CONFLICT, f"the webhook event's {what} was deleted", "id")
+    await _check_may_be_sent(connection, principal, event)
     if event.status not in SETTLED:
         await _command(connection, principal, event, "RETRY_NOW")
         await history.record(connection, principal, [history.Entry("RETRY_NOW", OBJECT_TYPE, str(event_id))])
@@ -71,10 +63,32 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
 
 
 async def _found(connection: AsyncConnection, principal: Principal, event_id: int) -> Event:
-    event = (await events_by_ids(connection, principal.organisation_id, [event_id])).get(event_id)
+    event = (await events_by_ids(connection, principal, [event_id])).get(event_id)
     if event is None:
         raise not_found("webhook event", "id")
     return event
+
+
+async def _check_may_be_sent(connection: AsyncConnection, principal: Principal, event: Event) -> None:
+    """Raises RequestRefused (CONFLICT) on `id` for an event that nobody is to be sent any more."""
+    receivers, subscriptions = tables.receivers.c, tables.subscriptions.c
+    for id_column, deleted, readable, key, what in (
+        (receivers.id, receivers.deleted, receivers.readable_resources, event.receiver_id, "receiver"),
+        (subscriptions.id, subscriptions.deleted, null(), event.subscription_id, "subscription"),
+    ):
+        live = (
+            await connection.execute(
+                select(readable.label("rights")).where(
+                    id_column.table.c.organisation_id == principal.organisation_id, id_column == key, deleted.is_(None)
+                )
+            )
+        ).one_or_none()
+        if live is None:
+            raise RequestRefused(Code.CONFLICT, f"the webhook event's {what} was deleted", "id")
+        if not has_right(live.rights, event.resource):
+            raise RequestRefused(
+                Code.CONFLICT, f"the webhook event's receiver has no right to {event.resource} any more", "id"
+            )
 
 
 async def _command(connection: AsyncConnection, principal: Principal, event: Event, kind: str) -> None:

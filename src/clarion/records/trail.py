@@ -19,13 +19,16 @@ from sqlalchemy import (
     DateTime,
     Row,
     Select,
+    Table,
     Text,
     and_,
+    any_,
     case,
     cast,
     func,
     literal,
     null,
+    or_,
     select,
     true,
     union_all,
@@ -33,7 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clarion.core.ids import EventId, OrganisationId, ReceiverId, ResourceName, SubscriptionId
+from clarion.access.principal import Principal
+from clarion.core.ids import NO_SUBSCRIPTION, EventId, OrganisationId, ReceiverId, ResourceName, SubscriptionId
 from clarion.database import tables
 from clarion.database.filters import Condition, matches, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, number, page_of
@@ -98,19 +102,19 @@ class Attempt:
 
 async def list_events(
     connection: AsyncConnection,
-    organisation_id: OrganisationId,
+    principal: Principal,
     conditions: Sequence[Condition],
     request: PageRequest,
     *,
     newest_first: bool = True,
 ) -> Page[Event]:
-    """One page of the organisation's events by event id.
+    """One page of the events that the client may see, by event id.
 
     Conditions are on `status`, `receiver_id`, `subscription_id`, `resource`, `action` and `object_id`.
     """
     halves = [
         limited(half.statement, _by_id(half.id, newest_first=newest_first), request)
-        for half in _halves(organisation_id, conditions)
+        for half in _halves(principal, conditions)
     ]
     if not halves:
         return Page((), has_next=False, has_previous=False)
@@ -122,37 +126,33 @@ async def list_events(
     return page_of([_event(row) for row in found], sort, request, lambda event: [event.id])
 
 
-async def count_events(
-    connection: AsyncConnection, organisation_id: OrganisationId, conditions: Sequence[Condition]
-) -> int:
+async def count_events(connection: AsyncConnection, principal: Principal, conditions: Sequence[Condition]) -> int:
     """How many events the whole filtered list has. Reads them all: asked for only where a caller wants it."""
     total = 0
-    for half in _halves(organisation_id, conditions):
+    for half in _halves(principal, conditions):
         total += int(await connection.scalar(select(func.count()).select_from(half.statement.subquery())) or 0)
     return total
 
 
-async def events_by_ids(
-    connection: AsyncConnection, organisation_id: OrganisationId, ids: Collection[int]
-) -> dict[int, Event]:
-    """Those of the organisation's events that have these ids."""
-    halves = [half.statement.where(half.id.in_(ids)) for half in _halves(organisation_id, ())]
+async def events_by_ids(connection: AsyncConnection, principal: Principal, ids: Collection[int]) -> dict[int, Event]:
+    """Those of the events that the client may see that have these ids."""
+    halves = [half.statement.where(half.id.in_(ids)) for half in _halves(principal, ())]
     found = await connection.execute(union_all(*halves))
     return {row.id: _event(row) for row in found}
 
 
 async def events_of_subscriptions(
-    connection: AsyncConnection, organisation_id: OrganisationId, subscription_ids: Sequence[int], first: int
+    connection: AsyncConnection, principal: Principal, subscription_ids: Sequence[int], first: int
 ) -> dict[int, list[Event]]:
-    """The newest events of each subscription, newest first, by subscription id."""
+    """The newest events of each subscription that the client may see, newest first, by subscription id."""
     subscriptions = tables.subscriptions
     parents = (
         select(subscriptions.c.id, subscriptions.c.receiver_id)
-        .where(subscriptions.c.organisation_id == organisation_id, subscriptions.c.id.in_(subscription_ids))
+        .where(subscriptions.c.organisation_id == principal.organisation_id, subscriptions.c.id.in_(subscription_ids))
         .subquery("parents")
     )
     branches = []
-    for half in _halves(organisation_id, ()):
+    for half in _halves(principal, ()):
         newest = (
             half.statement.where(half.subscription_id == parents.c.id, half.receiver_id == parents.c.receiver_id)
             .order_by(half.id.desc())
@@ -172,7 +172,7 @@ async def events_of_subscriptions(
 async def attempts_of_events(
     connection: AsyncConnection, organisation_id: OrganisationId, event_ids: Sequence[int], first: int
 ) -> dict[int, list[Attempt]]:
-    """The first attempts of each event through all its rounds, by event id."""
+    """The first attempts of each event through all its rounds, by event id; of events that the client was found to see."""
     attempts = tables.attempts
     parents = select(func.unnest(literal(list(event_ids), ARRAY(BigInteger))).label("id")).subquery("parents")
     made = (
@@ -201,8 +201,11 @@ class _Half:
     receiver_id: ColumnElement[Any]
 
 
-def _halves(organisation_id: OrganisationId, conditions: Sequence[Condition]) -> list[_Half]:
-    """The halves in which events with these conditions can be."""
+def _halves(principal: Principal, conditions: Sequence[Condition]) -> list[_Half]:
+    """The halves in which events with these conditions can be, without what the client may not see.
+
+    Whatever is read of events is read from here, so this is the one place that knows.
+    """
     on_status = [condition for condition in conditions if condition.column == "status"]
     others = [condition for condition in conditions if condition.column != "status"]
 
@@ -211,15 +214,13 @@ def _halves(organisation_id: OrganisationId, conditions: Sequence[Condition]) ->
 
     halves = []
     if statuses := wanted(_OPEN):
-        halves.append(_open_half(organisation_id, others, statuses))
+        halves.append(_open_half(principal, others, statuses))
     if statuses := wanted(SETTLED):
-        halves.append(_settled_half(organisation_id, others, statuses))
+        halves.append(_settled_half(principal, others, statuses))
     return halves
 
 
-def _open_half(
-    organisation_id: OrganisationId, conditions: Sequence[Condition], statuses: Sequence[EventStatus]
-) -> _Half:
+def _open_half(principal: Principal, conditions: Sequence[Condition], statuses: Sequence[EventStatus]) -> _Half:
     queue, ledger, receivers = tables.queue, tables.ledger, tables.receivers
     statement = (
         select(
@@ -236,16 +237,14 @@ def _open_half(
         )
         .join(ledger, ledger.c.position == queue.c.position)
         .join(receivers, receivers.c.id == queue.c.receiver_id)
-        .where(queue.c.organisation_id == organisation_id, *where(_condition_columns(queue), conditions))
+        .where(*_visible(queue, principal), *where(_condition_columns(queue), conditions))
     )
     if len(statuses) == 1:
         statement = statement.where(receivers.c.active if statuses[0] is EventStatus.PENDING else ~receivers.c.active)
     return _Half(statement, queue.c.event_id, queue.c.subscription_id, queue.c.receiver_id)
 
 
-def _settled_half(
-    organisation_id: OrganisationId, conditions: Sequence[Condition], statuses: Sequence[EventStatus]
-) -> _Half:
+def _settled_half(principal: Principal, conditions: Sequence[Condition], statuses: Sequence[EventStatus]) -> _Half:
     events, ledger = tables.events, tables.ledger
     later = tables.events.alias("later")
     again = tables.queue.alias("again")
@@ -264,7 +263,7 @@ def _settled_half(
         )
         .join(ledger, ledger.c.position == events.c.position)
         .where(
-            events.c.organisation_id == organisation_id,
+            *_visible(events, principal),
             *where(_condition_columns(events), conditions),
             ~select(later.c.event_id)
             .where(and_(later.c.event_id == events.c.event_id, later.c.round > events.c.round))
@@ -275,6 +274,15 @@ def _settled_half(
     if len(statuses) < len(SETTLED):
         statement = statement.where(events.c.status.in_([status.value for status in statuses]))
     return _Half(statement, events.c.event_id, events.c.subscription_id, events.c.receiver_id)
+
+
+def _visible(half: Table, principal: Principal) -> list[ColumnElement[bool]]:
+    """The organisation's rows, of resources that the client may read; and tests, which are of no resource of the application."""
+    own = half.c.organisation_id == principal.organisation_id
+    if principal.readable_resources is None:
+        return [own]
+    readable = literal(sorted(principal.readable_resources), ARRAY(Text))
+    return [own, or_(tables.ledger.c.resource == any_(readable), half.c.subscription_id == NO_SUBSCRIPTION)]
 
 
 def _change_columns() -> list[ColumnElement[Any]]:

@@ -15,7 +15,7 @@ from clarion.access.principal import Permission, Principal
 from clarion.core.errors import RequestRefused
 from clarion.core.ids import OrganisationId, ReceiverId
 from clarion.database import tables
-from clarion.registry import rows
+from clarion.registry import rights, rows
 from clarion.registry.fields import refused
 from clarion.sender.endpoint import header_binding
 from clarion.sender.request import header_refusal, headers_refusal
@@ -122,7 +122,8 @@ async def create_header(
     principal.require(Permission.WEBHOOKS_WRITE)
     check_key(draft.key, "input.key")
     check_value(draft.value, "input.value")
-    await rows.locked_receiver(connection, principal, receiver_id, "input.receiverId")
+    receiver = await rows.locked_receiver(connection, principal, receiver_id, "input.receiverId")
+    rights.require_control(principal, receiver, "input.receiverId")
     await _check_beside_others(connection, principal, receiver_id, draft, len(draft.value), None)
     return (await insert_headers(connection, principal, receiver_id, [draft], sealer))[0]
 
@@ -207,11 +208,12 @@ def _sealed(sealer: Sealer, organisation_id: OrganisationId, receiver_id: int, d
 
 
 async def _locked(connection: AsyncConnection, principal: Principal, header_id: int, field: str) -> Row[Any]:
+    """The header, held with its receiver. Raises RequestRefused: NOT_FOUND, FORBIDDEN."""
     receiver_id = await rows.receiver_of(connection, tables.headers, principal, header_id)
     if receiver_id is None:
         raise rows.not_found("webhook header", field)
     try:
-        await rows.locked_receiver(connection, principal, receiver_id, field)
+        receiver = await rows.locked_receiver(connection, principal, receiver_id, field)
     except RequestRefused:
         raise rows.not_found("webhook header", field) from None
     headers = tables.headers.c
@@ -222,6 +224,7 @@ async def _locked(connection: AsyncConnection, principal: Principal, header_id: 
     ).one_or_none()
     if row is None:
         raise rows.not_found("webhook header", field)
+    rights.require_control(principal, receiver, field)
     return row
 
 

@@ -20,7 +20,7 @@ from clarion.core.ids import ClientId, OrganisationId, ReceiverId
 from clarion.database import tables
 from clarion.database.filters import Condition, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
-from clarion.registry import fields, rows
+from clarion.registry import fields, rights, rows
 from clarion.registry.fields import Field, Notice, refused
 from clarion.registry.headers import HeaderDraft, check_headers, insert_headers
 from clarion.sender.certificates import (
@@ -71,6 +71,7 @@ FIELDS: tuple[Field, ...] = (
     Field("signatures", "signatures", fields.some_of(*SIGNATURES)),
     Field("ca_certificates", "caCertificates", lambda value, _field: value, nullable=True),
     Field("client_certificate", "clientCertificate", lambda value, _field: value, nullable=True),
+    Field("readable_resources", "readableResources", rights.check_rights, nullable=True),
 )
 _CLIENT_KEY_FIELD = Field("client_key", "clientPrivateKey", lambda value, _field: value, nullable=True)
 _SECRET_FIELD = Field("shared_secret", "sharedSecret", _shared_secret)
@@ -98,6 +99,7 @@ class Receiver:
     signatures: Sequence[str]
     ca_certificates: str | None
     client_certificate: str | None
+    readable_resources: Sequence[str] | None
     previous_secret_until: datetime | None
     shared_secret_hint: str
     etag: str
@@ -181,9 +183,12 @@ async def create_receiver(
 ) -> tuple[Receiver, str]:
     """The new receiver with its headers, and its shared secret in clear: the caller's own, or a fresh one.
 
-    Raises RequestRefused (FORBIDDEN).
+    It may be sent what the client may read, unless told otherwise. Raises RequestRefused (FORBIDDEN), also on
+    `input.readableResources`.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
+    values = {"readable_resources": rights.own_rights(principal), **change.values}
+    rights.require_grantable(principal, (), values["readable_resources"])
     # The id is drawn first, because the sealed secret is bound to it.
     receiver_id = (await connection.execute(select(func.nextval("clarion.receivers_id_seq")))).scalar_one()
     secret = change.shared_secret or new_secret(random)
@@ -196,7 +201,7 @@ async def create_receiver(
                 created_by_id=principal.client_id,
                 updated_by_id=principal.client_id,
                 **_sealed(sealer, principal.organisation_id, receiver_id, secret),
-                **change.values,
+                **values,
                 **_sealed_key(sealer, principal.organisation_id, receiver_id, change),
             )
             .returning(*_COLUMNS)
@@ -220,7 +225,8 @@ async def update_receiver(
 ) -> Receiver:
     """The receiver after the change; what it does not name stays. Nothing is written if nothing differs.
 
-    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `input.id`, CONFLICT on `input.etag`.
+    Raises RequestRefused: FORBIDDEN (also on `input.id` and `input.readableResources`), NOT_FOUND on `input.id`, CONFLICT on
+    `input.etag`.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
     row = await rows.locked_receiver(connection, principal, receiver_id, "input.id")
@@ -235,6 +241,10 @@ async def update_receiver(
         values["client_certificate"] = change.values["client_certificate"]
     if not values:
         return before
+    rights.require_control(principal, before, "input.id", values)
+    rights.require_grantable(
+        principal, before.readable_resources, values.get("readable_resources", before.readable_resources)
+    )
     written = await connection.execute(
         update(tables.receivers)
         .where(tables.receivers.c.id == receiver_id, tables.receivers.c.organisation_id == principal.organisation_id)
@@ -275,6 +285,7 @@ async def rotate_secret(
     principal.require(Permission.WEBHOOKS_WRITE)
     row = await rows.locked_receiver(connection, principal, receiver_id, "input.id")
     rows.compare_etag(row.etag, etag, "webhook receiver", "input.etag")
+    rights.require_control(principal, row, "input.id")
     secret = shared_secret or new_secret(random)
     values = _sealed(sealer, principal.organisation_id, receiver_id, secret)
     values |= {"previous_secret_sealed": None, "previous_secret_until": None}

@@ -61,16 +61,20 @@ async def locked_receiver(
     return row
 
 
-async def existing_receiver(connection: AsyncConnection, principal: Principal, receiver_id: int, field: str) -> None:
-    """Raises RequestRefused (NOT_FOUND) unless the organisation has the receiver. Nothing is locked."""
+async def existing_receiver(
+    connection: AsyncConnection, principal: Principal, receiver_id: int, field: str
+) -> Row[Any]:
+    """The receiver's id and rights. Nothing is locked. Raises RequestRefused (NOT_FOUND)."""
     receivers = tables.receivers.c
-    found = select(receivers.id).where(
+    found: Select[Any] = select(receivers.id, receivers.readable_resources).where(
         receivers.organisation_id == principal.organisation_id,
         receivers.id == receiver_id,
         receivers.deleted.is_(None),
     )
-    if await connection.scalar(found) is None:
+    row: Row[Any] | None = (await connection.execute(found)).one_or_none()
+    if row is None:
         raise not_found("webhook receiver", field)
+    return row
 
 
 async def receiver_of(connection: AsyncConnection, table: Table, principal: Principal, object_id: int) -> int | None:

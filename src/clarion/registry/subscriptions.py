@@ -19,7 +19,7 @@ from clarion.core.ids import ClientId, OrganisationId, ReceiverId, ResourceName,
 from clarion.database import tables
 from clarion.database.filters import Condition, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, page_of
-from clarion.registry import expressions, fields, rows
+from clarion.registry import expressions, fields, rights, rows
 from clarion.registry.fields import Field
 
 OBJECT_TYPE = "WebhookSubscription"
@@ -74,11 +74,13 @@ async def create_subscription(
 ) -> Subscription:
     """The new subscription. `given` has values by column.
 
-    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `input.receiverId`, INVALID_INPUT naming the input.
+    Raises RequestRefused: FORBIDDEN (on `input.resource` if the client or the receiver may not read it), NOT_FOUND on
+    `input.receiverId`, INVALID_INPUT naming the input.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
     values = fields.checked(FIELDS, given)
-    await rows.locked_receiver(connection, principal, receiver_id, "input.receiverId", shared=True)
+    receiver = await rows.locked_receiver(connection, principal, receiver_id, "input.receiverId", shared=True)
+    _check_rights(principal, receiver, values["resource"])
     await _check(connection, values)
     row = (
         await connection.execute(
@@ -105,15 +107,19 @@ async def update_subscription(
 ) -> Subscription:
     """The subscription after the change; what it does not name stays. Nothing is written if nothing differs.
 
-    Raises RequestRefused: FORBIDDEN, NOT_FOUND on `input.id`, CONFLICT on `input.etag`, INVALID_INPUT.
+    Raises RequestRefused: FORBIDDEN (on `input.id` for one on a resource that the client may not read, on `input.resource` for
+    a new one that it or the receiver may not), NOT_FOUND on `input.id`, CONFLICT on `input.etag`, INVALID_INPUT.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
     values = fields.checked(FIELDS, given)
-    before = await _locked(connection, principal, subscription_id, "input.id")
+    before, receiver = await _locked(connection, principal, subscription_id, "input.id")
+    principal.require_read(before.resource, "input.id")
     rows.compare_etag(before.etag, etag, "webhook subscription", "input.etag")
     values = {column: value for column, value in values.items() if getattr(before, column) != value}
     if not values:
         return before
+    if "resource" in values:
+        _check_rights(principal, receiver, values["resource"])
     if values.keys() & set(_EXPRESSED):
         await _check(connection, {name: getattr(before, name) for name in _EXPRESSED} | values)
     subscriptions = tables.subscriptions
@@ -137,7 +143,7 @@ async def delete_subscription(
     Raises RequestRefused: FORBIDDEN, NOT_FOUND on `id`, CONFLICT on `etag`.
     """
     principal.require(Permission.WEBHOOKS_WRITE)
-    before = await _locked(connection, principal, subscription_id, "id")
+    before, _receiver = await _locked(connection, principal, subscription_id, "id")
     rows.compare_etag(before.etag, etag, "webhook subscription", "etag")
     subscriptions = tables.subscriptions
     await connection.execute(
@@ -253,8 +259,15 @@ async def checked_values(
 ) -> expressions.Expressions:
     """What `create_subscription` would make of these values, without making it. Raises as it does."""
     values = fields.checked(FIELDS, given)
-    await rows.existing_receiver(connection, principal, receiver_id, "input.receiverId")
+    receiver = await rows.existing_receiver(connection, principal, receiver_id, "input.receiverId")
+    _check_rights(principal, receiver, values["resource"])
     return await _check(connection, values)
+
+
+def _check_rights(principal: Principal, receiver: Row[Any], resource: str) -> None:
+    """Raises RequestRefused (FORBIDDEN) on `input.resource` unless both the client and the receiver may read it."""
+    principal.require_read(resource, "input.resource")
+    rights.require_right(receiver, resource, "input.resource")
 
 
 async def _check(connection: AsyncConnection, values: Mapping[str, Any]) -> expressions.Expressions:
@@ -265,14 +278,16 @@ async def _check(connection: AsyncConnection, values: Mapping[str, Any]) -> expr
     return expressions.check_expressions(values, shape)
 
 
-async def _locked(connection: AsyncConnection, principal: Principal, subscription_id: int, field: str) -> Subscription:
-    """The subscription, held with its receiver until the transaction ends. Raises RequestRefused (NOT_FOUND)."""
+async def _locked(
+    connection: AsyncConnection, principal: Principal, subscription_id: int, field: str
+) -> tuple[Subscription, Row[Any]]:
+    """The subscription and its receiver, both held until the transaction ends. Raises RequestRefused (NOT_FOUND)."""
     absent = rows.not_found("webhook subscription", field)
     receiver_id = await rows.receiver_of(connection, tables.subscriptions, principal, subscription_id)
     if receiver_id is None:
         raise absent
     try:
-        await rows.locked_receiver(connection, principal, receiver_id, field)
+        receiver = await rows.locked_receiver(connection, principal, receiver_id, field)
     except RequestRefused:
         raise absent from None
     subscriptions = tables.subscriptions.c
@@ -289,7 +304,7 @@ async def _locked(connection: AsyncConnection, principal: Principal, subscriptio
     ).one_or_none()
     if row is None:
         raise absent
-    return _subscription(row)
+    return _subscription(row), receiver
 
 
 _COLUMNS = tuple(tables.subscriptions.c[field.name] for field in dataclass_fields(Subscription))

@@ -197,12 +197,14 @@ INSERT INTO clarion.organisations (name) SELECT unnest($1::text[]) ON CONFLICT (
 SELECT version FROM clarion.configuration;
 
 -- name: active_subscriptions
+-- Those whose receiver has the right to their resource.
 SELECT s.id, s.organisation_id, s.receiver_id, s.resource, s.action, s.condition, array_to_json(s.fields)::text AS fields, s.template
 FROM clarion.subscriptions s JOIN clarion.receivers r ON r.id = s.receiver_id
-WHERE s.active AND s.deleted IS NULL AND r.deleted IS NULL;
+WHERE s.active AND s.deleted IS NULL AND r.deleted IS NULL
+  AND (r.readable_resources IS NULL OR s.resource = ANY (r.readable_resources));
 
 -- name: end_activations
--- Ends what does not hold any more: subscriptions that are not active, and those that ask or show something else since.
+-- Ends what does not hold any more: subscriptions that are not active or have lost their right, and those that ask or show something else since.
 -- In: active ids, next position. What held for no change at all is taken on by `begin_activations`.
 WITH ended AS (
     UPDATE clarion.activations a SET until_position = $2
