@@ -73,7 +73,7 @@ def emptied(module_database: DatabaseAddress) -> Iterator[DatabaseAddress]:
     with psycopg.connect(module_database.url, autocommit=True) as connection:
         for table in EMPTIED:
             connection.execute(sql.SQL("DELETE FROM clarion.{}").format(sql.Identifier(table)))
-        connection.execute("DELETE FROM clarion.resources WHERE schema_name = 'public'")
+        connection.execute("DELETE FROM clarion.resources WHERE schema_name = 'public' OR table_name IS NULL")
         connection.execute("DELETE FROM clarion.organisations WHERE name <> 'default'")
         connection.execute(
             "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) FROM pg_sequences "

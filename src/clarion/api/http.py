@@ -13,16 +13,21 @@ from starlette.routing import Route
 from clarion.api.gate import Api, answered
 from clarion.api.operations import answer_graphql
 from clarion.api.published_keys import PublishedKeys
+from clarion.api.publishing import Publishing
 
 
 def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, two documents below `/.well-known`, `/livez`, `/readyz`."""
+    """The application with its routes: `/graphql`, `/v1/changes`, two documents below `/.well-known`, `/livez`, `/readyz`."""
     egress = orjson.dumps(api.services.environments.published(), option=orjson.OPT_INDENT_2)
     published_keys = PublishedKeys(api.engine, api.role, api.services.clock)
+    publishing = Publishing(api)
 
     async def graphql(request: Request) -> Response:
         # GraphQL's answers have HTTP 200, also when the client has used up its points.
         return await answered(api, request, answer_graphql, rate_limited_status=200)
+
+    async def changes(request: Request) -> Response:
+        return await answered(api, request, publishing.answer)
 
     async def explorer(_request: Request) -> Response:
         return PlainTextResponse(
@@ -47,6 +52,7 @@ def build_app(api: Api) -> Starlette:
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
             Route("/graphql", explorer, methods=["GET"]),
+            Route("/v1/changes", changes, methods=["POST"]),
             Route("/.well-known/webhook-egress.json", webhook_egress),
             Route("/.well-known/jwks.json", published_keys.answer),
             Route("/livez", livez),

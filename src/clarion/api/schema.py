@@ -21,7 +21,7 @@ from clarion.api.headers import HeaderMutations
 from clarion.api.nodes import NodeQueries
 from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
-from clarion.api.resources import ResourceQueries, resource_enum
+from clarion.api.resources import ResourceMutations, ResourceQueries, resource_enum
 from clarion.api.subscriptions import SubscriptionMutations, SubscriptionQueries
 from clarion.api.test_sends import TestSendMutations
 from clarion.api.values import SCALARS
@@ -34,7 +34,15 @@ Query = merge_types(
 )
 Mutation = merge_types(
     "Mutation",
-    (ReceiverMutations, SubscriptionMutations, HeaderMutations, EventMutations, EgressMutations, TestSendMutations),
+    (
+        ReceiverMutations,
+        SubscriptionMutations,
+        HeaderMutations,
+        EventMutations,
+        EgressMutations,
+        TestSendMutations,
+        ResourceMutations,
+    ),
 )
 
 

@@ -11,7 +11,8 @@ SELECT 'TABLE_MISSING', format('%I.%I', r.schema_name, r.table_name),
        r.name || coalesce((SELECT '; its trigger is on ' || string_agg(t.tgrelid::regclass::text, ', ') FROM pg_trigger t
                            WHERE t.tgfoid = clarion.capture_function(r.name) AND t.tgparentid = 0), '')
 FROM clarion.resources r
-WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE r.table_name IS NOT NULL
+  AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE (n.nspname, c.relname) = (r.schema_name, r.table_name) AND c.relkind IN ('r', 'p'))
 
 -- name: tables_gone
@@ -41,8 +42,9 @@ SELECT CASE WHEN p.oid IS NULL THEN 'FUNCTION_MISSING' ELSE 'FUNCTION_CHANGED' E
                       THEN '; it belongs to ' || pg_get_userbyid(p.proowner) ELSE '' END
 FROM clarion.resources r CROSS JOIN clarion.deployment d
 CROSS JOIN LATERAL clarion.capture_function(r.name) AS f (oid) LEFT JOIN pg_proc p ON p.oid = f.oid
-WHERE p.oid IS NULL OR clarion.function_digest(p.oid) IS DISTINCT FROM r.function_sha256
-   OR pg_get_userbyid(p.proowner) <> d.capture_role
+WHERE r.table_name IS NOT NULL
+  AND (p.oid IS NULL OR clarion.function_digest(p.oid) IS DISTINCT FROM r.function_sha256
+       OR pg_get_userbyid(p.proowner) <> d.capture_role)
 
 -- name: truncate_function
 SELECT 'FUNCTION_CHANGED', p.oid::regprocedure::text, 'it refuses nothing'

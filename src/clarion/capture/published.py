@@ -106,7 +106,8 @@ def _register(connection: psycopg.Connection[Any], published: Published, owner_i
     connection.execute(
         """INSERT INTO clarion.resources (name, singular, description, key_columns, organisation_id) VALUES (%s, %s, %s, '{}', %s)
            ON CONFLICT (name) DO UPDATE SET (singular, description, organisation_id)
-               = (excluded.singular, excluded.description, excluded.organisation_id)""",
+               = (excluded.singular, excluded.description, excluded.organisation_id),
+               etag = excluded.etag, updated = now()""",
         (
             published.resource,
             published.singular,

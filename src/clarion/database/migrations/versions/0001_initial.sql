@@ -526,6 +526,78 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION clarion.note_attached IS 'Run by clarion attach at its end: what is there now is what is to be there.';
 
+-- What POST /v1/changes comes down to: a batch of changes of the caller's organisation, all or none. In: the published
+-- resources with the etags that the changes were checked against, then one entry of each array for each change, in order
+-- (`places`: which of the resources, from 1). Rows out: one outbox row a change. It runs as the owner, because the API's role may
+-- not write into the outbox; so the organisation is the transaction's and never an argument. The locks are those of
+-- capture/publish.sql, which orders this with what applications publish in their own transactions; all are taken, in one order for
+-- all batches, before any id is drawn. No answer is lost with the server: whatever its default is, the commit waits for the disk.
+CREATE FUNCTION clarion.publish_changes(
+    resources text[], etags text[], places integer[], actions text[], object_ids text[], olds text[], news text[],
+    actor_ids text[], actor_names text[], correlation_ids text[]
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    organisation bigint := clarion.current_organisation_id();
+    organisation_name text := (SELECT o.name FROM clarion.organisations o WHERE o.id = organisation);
+BEGIN
+    IF organisation_name IS NULL THEN
+        RAISE EXCEPTION 'publish: no organisation is named' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF EXISTS (
+        SELECT FROM unnest(places, actions, object_ids, olds, news) AS c (place, action, object_id, old, new)
+        WHERE (resources[c.place] IS NOT NULL AND length(c.object_id) BETWEEN 1 AND 1000
+               AND CASE c.action WHEN 'c' THEN c.old IS NULL AND c.new IS NOT NULL WHEN 'u' THEN c.new IS NOT NULL
+                                 WHEN 'd' THEN c.new IS NULL END
+               AND coalesce(octet_length(c.old), 0) <= 1048576 AND coalesce(json_typeof(c.old::json), 'object') = 'object'
+               AND coalesce(octet_length(c.new), 0) <= 1048576 AND coalesce(json_typeof(c.new::json), 'object') = 'object'
+              ) IS NOT TRUE) THEN
+        RAISE EXCEPTION 'publish: a change is none' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- Half of what PostgreSQL waits before it looks for a circle of locks: if there is one, this gives in, and no application's transaction
+    -- is ended for it.
+    PERFORM set_config('lock_timeout', '500', true);
+    PERFORM pg_advisory_xact_lock_shared(k.lock)
+    FROM unnest(ARRAY(SELECT DISTINCT hashtextextended(E'clarion.publish\n' || r.name, 0) FROM unnest(resources) AS r (name) ORDER BY 1))
+         AS k (lock);
+    -- Under these locks no resource changes (registry/resources.py takes them alone).
+    IF EXISTS (
+        SELECT FROM unnest(resources, etags) AS g (name, etag)
+        WHERE NOT EXISTS (SELECT FROM clarion.resources r
+                          WHERE (r.name, r.etag) = (g.name, g.etag) AND r.table_name IS NULL
+                            AND coalesce(r.organisation_id, organisation) = organisation)) THEN
+        RAISE EXCEPTION 'publish: a resource is not as it was when the changes were checked' USING ERRCODE = 'CL002';
+    END IF;
+    PERFORM pg_advisory_xact_lock(k.lock)
+    FROM unnest(ARRAY(
+        SELECT DISTINCT hashtextextended(concat_ws(E'\n', 'clarion.publish', resources[c.place], organisation_name, c.object_id), 0)
+        FROM unnest(places, object_ids) AS c (place, object_id) ORDER BY 1)) AS k (lock);
+    INSERT INTO clarion.outbox (organisation_id, resource, action, object_id, old, new, actor_id, actor_name, correlation_id)
+    SELECT organisation, resources[c.place], c.action::"char", c.object_id, c.old, c.new, c.actor_id, c.actor_name, c.correlation_id
+    FROM unnest(places, actions, object_ids, olds, news, actor_ids, actor_names, correlation_ids) WITH ORDINALITY
+         AS c (place, action, object_id, old, new, actor_id, actor_name, correlation_id, number)
+    ORDER BY c.number;
+END $$;
+COMMENT ON FUNCTION clarion.publish_changes IS
+    'Changes of published resources, of the organisation that the transaction named. CL002: a resource is not as the caller knew it.';
+
+CREATE FUNCTION clarion.is_listened_for(resource text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    organisation text := coalesce(current_setting('clarion.organisation_id', true), '');
+    found boolean;
+BEGIN
+    -- Where one login is owner and API, it sees all rows as long as no organisation is named.
+    PERFORM set_config('clarion.organisation_id', '', true);
+    found := EXISTS (SELECT FROM clarion.subscriptions s WHERE s.resource = $1 AND s.deleted IS NULL);
+    PERFORM set_config('clarion.organisation_id', organisation, true);
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION clarion.is_listened_for IS 'Whether a subscription of any organisation listens for a resource.';
+
 -- ---------------------------------------------------------------- numbers
 
 CREATE TABLE clarion.counters (
@@ -936,6 +1008,10 @@ GRANT SELECT, INSERT ON clarion.idempotency_keys TO @api@;
 GRANT SELECT (id, public_key, created, signs_from, signs_until) ON clarion.signing_keys TO @api@;
 GRANT SELECT, INSERT, DELETE ON clarion.egress_rules TO @api@;
 GRANT SELECT, INSERT ON clarion.tests TO @api@;
+GRANT INSERT (name, singular, description, key_columns, json_schema), UPDATE (singular, description, json_schema, etag, updated), DELETE
+    ON clarion.resources TO @api@;
+GRANT EXECUTE ON FUNCTION clarion.is_listened_for(text),
+    clarion.publish_changes(text[], text[], integer[], text[], text[], text[], text[], text[], text[], text[]) TO @api@;
 
 -- Row-level security on every table that holds an organisation's rows. The API sees the organisation that its
 -- transaction named, and nothing if it named none; the engine works for all.
@@ -963,6 +1039,25 @@ CREATE POLICY api_reads_all ON clarion.egress_rules FOR SELECT TO @api@ USING (t
 -- They hold for all: only the deployment's own organisation makes them.
 CREATE POLICY api_of_the_deployment ON clarion.egress_rules AS RESTRICTIVE FOR INSERT TO @api@
     WITH CHECK (organisation_id = (SELECT id FROM clarion.organisations WHERE name = 'default'));
+-- Names of resources are everybody's. Through the API, the deployment's own organisation registers and removes those without a
+-- table; those that are attached are whose login attached them.
+ALTER TABLE clarion.resources ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_all ON clarion.resources TO @owner@ USING (true) WITH CHECK (true);
+CREATE POLICY engine_all ON clarion.resources TO @engine@ USING (true) WITH CHECK (true);
+CREATE POLICY api_reads_all ON clarion.resources FOR SELECT TO @api@ USING (true);
+DO $$
+DECLARE
+    command text;
+    published constant text := 'table_name IS NULL AND (SELECT clarion.current_organisation_id()) '
+                               '= (SELECT id FROM clarion.organisations WHERE name = ''default'')';
+BEGIN
+    EXECUTE format('CREATE POLICY api_registers ON clarion.resources FOR INSERT TO @api@ '
+                   'WITH CHECK (%s AND organisation_id IS NULL)', published);
+    FOREACH command IN ARRAY ARRAY['UPDATE', 'DELETE'] LOOP
+        EXECUTE format('CREATE POLICY api_%s_published ON clarion.resources FOR %s TO @api@ USING (%s)',
+                       lower(command), command, published);
+    END LOOP;
+END $$;
 CREATE POLICY capture_appends ON clarion.outbox FOR INSERT TO @capture@ WITH CHECK (true);
 
 -- A key is looked up before the organisation is known: one function, one row, by the hash of the whole key.
