@@ -8,6 +8,7 @@ from types import MappingProxyType
 import strawberry
 
 from clarion.api import described
+from clarion.api.changes import find_change
 from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.egress import find_rule
@@ -22,6 +23,7 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookSubscription": find_subscription,
         "WebhookEvent": find_event,
         "WebhookEgressRule": find_rule,
+        "Change": find_change,
     }
 )
 

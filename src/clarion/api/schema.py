@@ -12,6 +12,8 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
+from clarion.api.changes import ChangeQueries
+from clarion.api.common_descriptions import complete
 from clarion.api.context import Context
 from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
@@ -19,6 +21,7 @@ from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations
 from clarion.api.limits import TOKENS_MAX, DocumentLimits
 from clarion.api.nodes import NodeQueries
+from clarion.api.permissions import guard
 from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
 from clarion.api.resources import ResourceQueries, resource_enum
@@ -32,7 +35,16 @@ DOCUMENTS_CACHED = 1_000
 
 Query = merge_types(
     "Query",
-    (ReceiverQueries, SubscriptionQueries, PreviewQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries),
+    (
+        ReceiverQueries,
+        SubscriptionQueries,
+        PreviewQueries,
+        EventQueries,
+        ResourceQueries,
+        EgressQueries,
+        ChangeQueries,
+        NodeQueries,
+    ),
 )
 Mutation = merge_types(
     "Mutation",
@@ -77,7 +89,7 @@ class Published:
 def build_schema(resources: Sequence[Resource]) -> Schema:
     """The schema with these resources in `ResourceEnum`; there must be at least one. Takes 4 to 18 ms."""
     config = StrawberryConfig(scalar_map={**SCALARS, ResourceName: resource_enum(resources)})
-    return Schema(
+    schema = Schema(
         query=Query,
         mutation=Mutation,
         config=config,
@@ -89,6 +101,9 @@ def build_schema(resources: Sequence[Resource]) -> Schema:
             OneOperation,
         ],
     )
+    complete(schema.graphql_schema)
+    guard(schema.graphql_schema)
+    return schema
 
 
 async def execute(
