@@ -14,7 +14,8 @@ from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectT
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType(
     {
-        "first": "How many entries from the start of the list, or after `after`: 1 to 100.",
+        "first": "How many entries from the start of the list, or after `after`: 1 to 100. A list of its own has 100 without it, one "
+        "inside an object 20.",
         "after": "Only entries after the one with this `cursor`, in the same sort: for the next page the page's `endCursor`.",
         "last": "How many entries from the end of the list, or before `before`: 1 to 100; not together with `first`.",
         "before": "Only entries before the one with this `cursor`: for the page before this one its `startCursor`.",
@@ -122,8 +123,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "WebhookReceiver.concurrency": "How many requests may be under way at once, 1 to 64.",
         "WebhookReceiver.rateLimitPerSecond": "How many requests may begin in a second; null: any number.",
         "WebhookReceiver.ordering": "Whether the events of one object wait for each other.",
-        "WebhookReceiver.laneBlockMaxSeconds": "After this time a failing event no longer holds up its object's next ones; null: until it is "
-        "settled.",
+        "WebhookReceiver.laneBlockMaxSeconds": "After this time a failing event no longer holds up its object's next ones; null: until "
+        "it is settled.",
         "WebhookReceiver.signatures": "How requests are signed; at least one way.",
         "WebhookReceiverPayload.webhookReceiver": "The receiver as it is now.",
         "WebhookSubscription.resource": "The kind of objects that it is about.",

@@ -14,7 +14,7 @@ from clarion.api.session import Session
 from clarion.core.ids import OrganisationId
 from clarion.records.changes import Contents, RecordedChange, changes_by_positions, contents_of_changes
 from clarion.records.trail import Attempt, Event, attempts_of_events, events_by_ids, events_of_subscriptions
-from clarion.registry.headers import Header, headers_of_receivers
+from clarion.registry.headers import Header, headers_by_ids, headers_of_receivers
 from clarion.registry.receivers import Receiver, receivers_by_ids, reveal_secrets
 from clarion.registry.subscriptions import (
     Activation,
@@ -57,6 +57,7 @@ class Loaders:
         self.contents: DataLoader[int, Contents] = DataLoader(self._contents)
         self.secret: DataLoader[int, str | None] = DataLoader(self._reveal)
         self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)
+        self.header: DataLoader[int, Header | None] = self._by_id(headers_by_ids)
         self.headers: Children[Header] = self._by_parent(headers_of_receivers)
         self.events: Children[Event] = self._by_parent(events_of_subscriptions)
         self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)

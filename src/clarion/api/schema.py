@@ -18,7 +18,7 @@ from clarion.api.context import Context
 from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
-from clarion.api.headers import HeaderMutations
+from clarion.api.headers import HeaderMutations, HeaderQueries
 from clarion.api.limits import TOKENS_MAX, DocumentLimits
 from clarion.api.nodes import NodeQueries
 from clarion.api.permissions import guard
