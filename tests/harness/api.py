@@ -33,6 +33,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: Any
+    text: str
+    """The body as it came."""
 
     @property
     def data(self) -> Any:
@@ -82,7 +84,8 @@ class Caller:
             connection.close()
         is_json = response.headers.get_content_type() == "application/json"
         shown = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, shown, json.loads(content) if is_json else content.decode())
+        text = content.decode()
+        return Answer(response.status, shown, json.loads(text) if is_json else text, text)
 
     def with_key(self, key: str | None) -> Caller:
         return replace(self, key=key)

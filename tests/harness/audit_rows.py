@@ -22,12 +22,19 @@ def add_change(
     resource: str = "RUNS",
     action: str = "c",
     object_id: str = "42",
+    change_id: int | None = None,
+    old: str | None = None,
+    new: str | None = None,
 ) -> None:
     moment = BEGAN + timedelta(seconds=position)
+    number = position if change_id is None else change_id
     connection.execute(
         "INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at, captured_at, xid, "
-        "action, resource, object_id, link) VALUES (%s, %s, %s, %s, %s, %s, %s, '1', %s, %s, %s, %s)",
-        (position, organisation_id, position, position, moment, moment, moment, action, resource, object_id, NOBODY),
+        "action, resource, object_id, link, old, new) VALUES (%s, %s, %s, %s, %s, %s, %s, '1', %s, %s, %s, %s, %s, %s)",
+        (
+            *(position, organisation_id, number, position, moment, moment, moment),
+            *(action, resource, object_id, NOBODY, old, new),
+        ),
     )
 
 

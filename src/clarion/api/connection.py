@@ -60,8 +60,8 @@ def connection_of(
         page_info=PageInfo(
             has_next_page=page.has_next,
             has_previous_page=page.has_previous,
-            start_cursor=edges[0].cursor if edges else None,
-            end_cursor=edges[-1].cursor if edges else None,
+            start_cursor=page.start or (edges[0].cursor if edges else None),
+            end_cursor=page.end or (edges[-1].cursor if edges else None),
             count=len(edges),
             counting=counting,
         ),

@@ -114,6 +114,10 @@ class EgressQueries:
             page = await egress_rules.list_rules(connection, info.context.principal, keys, request)
         return connection_of(page, rule_of, egress_rules.count_rules)
 
+    @described.field("One exception to the addresses that are forbidden; for clients of organisation `default`.")
+    async def webhook_egress_rule(self, info: Info, id: strawberry.ID) -> WebhookEgressRule | None:
+        return await find_rule(info, id)
+
 
 @strawberry.type
 class EgressMutations:

@@ -10,6 +10,7 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.api import described
+from clarion.api.change_types import Change, change_at
 from clarion.api.connection import Connection, Node, connection_of
 from clarion.api.context import Info
 from clarion.api.inputs import (
@@ -87,6 +88,10 @@ class WebhookEvent(Node):
         if found is None:
             raise InvariantBroken(f"event {self.record.id} has no receiver")
         return receiver_of(found)
+
+    @described.field("The change that it tells of. Needs `changes:read`; null for a test send.")
+    async def change(self, info: Info) -> Change | None:
+        return await change_at(info, self.record.position)
 
     @described.field("Requests made for the event, oldest first.")
     async def attempts(self, info: Info, first: int = NESTED_DEFAULT) -> list[WebhookAttempt]:

@@ -6,7 +6,10 @@ from datetime import datetime
 
 import strawberry
 
+from clarion.api import described
+from clarion.api.clients import Client, client_by_id
 from clarion.api.connection import Node
+from clarion.api.context import Info
 from clarion.registry.headers import MASK, Header
 
 
@@ -18,6 +21,15 @@ class WebhookHeader(Node):
     etag: str = strawberry.field(name="_etag", description="To be sent back with an update or a delete.")
     created: datetime
     updated: datetime
+    record: strawberry.Private[Header]
+
+    @described.field("The client that made it.")
+    async def created_by(self, info: Info) -> Client | None:
+        return await client_by_id(info.context, self.record.created_by_id)
+
+    @described.field("The client that last changed it.")
+    async def updated_by(self, info: Info) -> Client | None:
+        return await client_by_id(info.context, self.record.updated_by_id)
 
 
 def header_of(record: Header) -> WebhookHeader:
@@ -30,4 +42,5 @@ def header_of(record: Header) -> WebhookHeader:
         etag=record.etag,
         created=record.created,
         updated=record.updated,
+        record=record,
     )

@@ -1,4 +1,4 @@
-"""Mutations of headers."""
+"""Queries and mutations of headers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clarion.api.inputs import existing_key, given, one_etag
 from clarion.core.ids import ReceiverId
 from clarion.registry import headers
 from clarion.registry.headers import HeaderDraft
+from clarion.registry.rows import not_found
 
 
 @strawberry.input(description="A header of a receiver that is being made.")
@@ -43,6 +44,13 @@ class WebhookHeaderPayload:
 @strawberry.type
 class DeletedWebhookHeader:
     id: strawberry.ID
+
+
+@strawberry.type
+class HeaderQueries:
+    @described.field("One header of a receiver, without its value.")
+    async def webhook_header(self, info: Info, id: strawberry.ID) -> WebhookHeader | None:
+        return await find_header(info, id)
 
 
 @strawberry.type
@@ -79,3 +87,11 @@ class HeaderMutations:
         async with context.changing() as connection:
             await headers.delete_header(connection, context.principal, key, etag)
         return DeletedWebhookHeader(id=strawberry.ID(str(key)))
+
+
+async def find_header(info: Info, id: str) -> WebhookHeader:
+    """The header with this id. Raises RequestRefused (NOT_FOUND) on `id`."""
+    found = await info.context.loaders.header.load(existing_key(id, "webhook header", "id"))
+    if found is None:
+        raise not_found("webhook header", "id")
+    return header_of(found)

@@ -118,6 +118,7 @@ class Filtered:
 
 
 def text(value: str) -> str | None:
+    """The text, unless no row can hold it."""
     return None if "\x00" in value else value
 
 

@@ -12,8 +12,9 @@ from clarion.access.directory import ClientSummary, clients_by_ids
 from clarion.access.principal import Principal
 from clarion.api.session import Session
 from clarion.core.ids import OrganisationId
+from clarion.records.changes import Contents, RecordedChange, changes_by_positions, contents_of_changes
 from clarion.records.trail import Attempt, Event, attempts_of_events, events_by_ids, events_of_subscriptions
-from clarion.registry.headers import Header, headers_of_receivers
+from clarion.registry.headers import Header, headers_by_ids, headers_of_receivers
 from clarion.registry.receivers import Receiver, receivers_by_ids, reveal_secrets
 from clarion.registry.subscriptions import (
     Activation,
@@ -25,6 +26,9 @@ from clarion.registry.subscriptions import (
     subscriptions_of_receivers,
 )
 from clarion.sender.seal import Sealer
+
+CONTENTS_BYTES_MAX = 8 * 1024 * 1024
+"""How much of rows one operation may answer with."""
 
 Value = TypeVar("Value")
 ById = Callable[[AsyncConnection, OrganisationId, list[int]], Awaitable[dict[int, Value]]]
@@ -48,13 +52,28 @@ class Loaders:
         self.event: DataLoader[int, Event | None] = self._by_id(
             lambda connection, _organisation_id, ids: events_by_ids(connection, principal, ids)
         )
+        self.change: DataLoader[int, RecordedChange | None] = self._by_id(
+            lambda connection, _organisation_id, positions: changes_by_positions(connection, principal, positions)
+        )
+        self._contents_bytes_left = CONTENTS_BYTES_MAX
+        self.contents: DataLoader[int, Contents] = DataLoader(self._contents)
         self.secret: DataLoader[int, str | None] = DataLoader(self._reveal)
         self.subscriptions: Children[Subscription] = self._by_parent(subscriptions_of_receivers)
+        self.header: DataLoader[int, Header | None] = self._by_id(headers_by_ids)
         self.headers: Children[Header] = self._by_parent(headers_of_receivers)
         self.events: Children[Event] = self._by_parent(
             lambda connection, _organisation_id, ids, first: events_of_subscriptions(connection, principal, ids, first)
         )
         self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)
+
+    async def _contents(self, positions: list[int]) -> list[Contents]:
+        """What changes changed; of changes that the principal may read, for nothing here asks whether it may."""
+        async with self._session.reading() as connection:
+            found, size = await contents_of_changes(
+                connection, self._principal.organisation_id, positions, self._contents_bytes_left
+            )
+        self._contents_bytes_left -= size
+        return [found[position] for position in positions]
 
     async def _reveal(self, ids: list[int]) -> list[str | None]:
         # In a transaction of its own: the record of a reveal stays, whatever becomes of the operation's other reads.

@@ -8,10 +8,12 @@ from types import MappingProxyType
 import strawberry
 
 from clarion.api import described
+from clarion.api.changes import find_change
 from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.egress import find_rule
 from clarion.api.events import find_event
+from clarion.api.headers import find_header
 from clarion.api.receivers import find_receiver
 from clarion.api.subscriptions import find_subscription
 from clarion.registry.rows import not_found
@@ -22,6 +24,8 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookSubscription": find_subscription,
         "WebhookEvent": find_event,
         "WebhookEgressRule": find_rule,
+        "WebhookHeader": find_header,
+        "Change": find_change,
     }
 )
 

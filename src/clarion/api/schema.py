@@ -12,13 +12,16 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
+from clarion.api.changes import ChangeQueries
+from clarion.api.common_descriptions import complete
 from clarion.api.context import Context
 from clarion.api.documents import Document, Documents
 from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
-from clarion.api.headers import HeaderMutations
+from clarion.api.headers import HeaderMutations, HeaderQueries
 from clarion.api.nodes import NodeQueries
+from clarion.api.permissions import guard
 from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
 from clarion.api.resources import ResourceMutations, ResourceQueries, resource_enum
@@ -30,7 +33,17 @@ from clarion.registry.resources import Resource
 
 Query = merge_types(
     "Query",
-    (ReceiverQueries, SubscriptionQueries, PreviewQueries, EventQueries, ResourceQueries, EgressQueries, NodeQueries),
+    (
+        ReceiverQueries,
+        SubscriptionQueries,
+        HeaderQueries,
+        PreviewQueries,
+        EventQueries,
+        ResourceQueries,
+        EgressQueries,
+        ChangeQueries,
+        NodeQueries,
+    ),
 )
 Mutation = merge_types(
     "Mutation",
@@ -82,6 +95,8 @@ def build_schema(resources: Sequence[Resource]) -> Schema:
     """The schema with these resources in `ResourceEnum`; there must be at least one. Takes 4 to 18 ms."""
     config = StrawberryConfig(scalar_map={**SCALARS, ResourceName: resource_enum(resources)})
     schema = Schema(query=Query, mutation=Mutation, config=config, extensions=[Ready])
+    complete(schema.graphql_schema)
+    guard(schema.graphql_schema)
     schema.documents = Documents(schema.graphql_schema)
     return schema
 

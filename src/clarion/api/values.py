@@ -8,6 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NewType
 
+import orjson
 import strawberry
 from strawberry.types.scalar import ScalarDefinition
 
@@ -17,6 +18,11 @@ from clarion.records.trail import EventStatus
 
 BigInt = NewType("BigInt", int)
 JSONValue = NewType("JSONValue", object)
+
+
+def json_as_written(text: str) -> JSONValue:
+    """JSON text that goes into the answer as it is: numbers keep the digits that a float would lose."""
+    return JSONValue(orjson.Fragment(text))
 
 
 def _moment(value: object) -> datetime:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 import orjson
@@ -52,6 +54,17 @@ def _split_slowly(encoded: bytes) -> dict[str, bytes]:
     if depth != 0 or encoded[:1] != b"{" or any(value == b"" for value in members.values()):
         raise ValueError("not a JSON object")
     return members
+
+
+def join_object(members: Iterable[tuple[str, msgspec.Raw]]) -> str:
+    """A JSON object with the values as they were written."""
+    return f"{{{','.join(f'{quote_name(name)}:{bytes(value).decode()}' for name, value in members)}}}"
+
+
+@lru_cache(maxsize=10_000)
+def quote_name(name: str) -> str:
+    """As `quote`, for names, of which there are few."""
+    return quote(name)
 
 
 def quote(text: str) -> str:

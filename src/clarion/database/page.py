@@ -51,11 +51,17 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Rows in the list's order, each with its cursor, and whether there are more on either side."""
+    """Rows in the list's order, each with its cursor, and whether there are more on either side.
+
+    `start` and `end` are the cursors to go on from, where they are not those of the first and the last row: a list that is
+    searched for its rows may end a page between two of them.
+    """
 
     rows: tuple[tuple[str, Row], ...]
     has_next: bool
     has_previous: bool
+    start: str | None = None
+    end: str | None = None
 
 
 SIZE_MAX = 100

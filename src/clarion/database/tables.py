@@ -222,6 +222,8 @@ headers = Table(
     _text("etag"),
     _moment("created"),
     _moment("updated"),
+    _number("created_by_id", nullable=True),
+    _number("updated_by_id", nullable=True),
 )
 
 subscriptions = Table(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
 import orjson
 
-from clarion.core.encoding import quote, quote_timestamp, split_object
+from clarion.core.encoding import join_object, quote, quote_name, quote_timestamp, split_object
 from clarion.core.ids import TEMPLATE_BODY
 from clarion.delivery.event import Event
 from clarion.ledger.change import Action, Change
@@ -61,7 +59,7 @@ def _parts(change: Change, fields: str | None) -> _Parts:
     changed, previous = _difference(change, chosen)
     data = (change.new if change.new is not None else change.old) or "null"
     if chosen is not None and data != "null":
-        data = _members((name, value) for name, value in split_object(data).items() if name in chosen)
+        data = join_object((name, value) for name, value in split_object(data).items() if name in chosen)
     return _Parts(
         f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
         f',"object_id":{quote(change.object_id)},"change_id":{change.change_id}',
@@ -81,22 +79,12 @@ def _difference(change: Change, chosen: frozenset[str] | None) -> tuple[str, str
     names, old = difference(change.action, change.old, change.new)
     if chosen is not None:
         names = [name for name in names if name in chosen]
-    return f"[{','.join(map(_name, names))}]", _members((name, old[name]) for name in names if name in old)
-
-
-def _members(members: Iterable[tuple[str, msgspec.Raw]]) -> str:
-    """A JSON object with the values as they were written."""
-    return f"{{{','.join(f'{_name(name)}:{bytes(value).decode()}' for name, value in members)}}}"
+    return f"[{','.join(map(quote_name, names))}]", join_object((name, old[name]) for name in names if name in old)
 
 
 @lru_cache(maxsize=1000)
 def _resource(resource: str) -> str:
     return quote(resource.lower())
-
-
-@lru_cache(maxsize=10_000)
-def _name(name: str) -> str:
-    return quote(name)
 
 
 @lru_cache(maxsize=1000)

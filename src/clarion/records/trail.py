@@ -80,6 +80,7 @@ class Event:
     object_id: str
     change_id: int
     created: datetime
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +294,7 @@ def _change_columns() -> list[ColumnElement[Any]]:
         ledger.object_id,
         ledger.change_id,
         ledger.recorded_at.label("created"),
+        ledger.position,
     ]
 
 
@@ -331,4 +333,5 @@ def _event(row: Row[Any]) -> Event:
         row.object_id,
         row.change_id,
         row.created,
+        row.position,
     )

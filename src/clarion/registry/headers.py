@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from clarion.access import history
 from clarion.access.principal import Permission, Principal
 from clarion.core.errors import RequestRefused
-from clarion.core.ids import OrganisationId, ReceiverId
+from clarion.core.ids import ClientId, OrganisationId, ReceiverId
 from clarion.database import tables
 from clarion.registry import rights, rows
 from clarion.registry.fields import refused
@@ -50,6 +50,8 @@ class Header:
     etag: str
     created: datetime
     updated: datetime
+    created_by_id: ClientId | None
+    updated_by_id: ClientId | None
 
 
 def check_headers(drafts: Sequence[HeaderDraft]) -> tuple[HeaderDraft, ...]:
@@ -100,6 +102,8 @@ async def insert_headers(
                     "receiver_id": receiver_id,
                     "key": draft.key,
                     "value_sealed": _sealed(sealer, principal.organisation_id, receiver_id, draft),
+                    "created_by_id": principal.client_id,
+                    "updated_by_id": principal.client_id,
                 }
                 for draft in drafts
             ]
@@ -164,8 +168,7 @@ async def update_header(
         .values(
             key=draft.key,
             value_sealed=_sealed(sealer, principal.organisation_id, row.receiver_id, draft),
-            etag=rows.fresh_etag(),
-            updated=func.now(),
+            **rows.changed_by(principal),
         )
         .returning(*_COLUMNS)
     )
@@ -190,6 +193,17 @@ async def delete_header(connection: AsyncConnection, principal: Principal, heade
     await history.record(
         connection, principal, [history.Entry("DELETE", OBJECT_TYPE, str(header_id), before=_shown(_header(row)))]
     )
+
+
+async def headers_by_ids(
+    connection: AsyncConnection, organisation_id: OrganisationId, ids: Collection[int]
+) -> dict[int, Header]:
+    """Those of the organisation's headers that have these ids."""
+    headers = tables.headers.c
+    found = await connection.execute(
+        select(tables.headers).where(headers.organisation_id == organisation_id, headers.id.in_(ids))
+    )
+    return {row.id: _header(row) for row in found}
 
 
 async def headers_of_receivers(
@@ -261,11 +275,22 @@ _COLUMNS = (
     tables.headers.c.etag,
     tables.headers.c.created,
     tables.headers.c.updated,
+    tables.headers.c.created_by_id,
+    tables.headers.c.updated_by_id,
 )
 
 
 def _header(row: Row[Any]) -> Header:
-    return Header(row.id, ReceiverId(row.receiver_id), row.key, row.etag, row.created, row.updated)
+    return Header(
+        row.id,
+        ReceiverId(row.receiver_id),
+        row.key,
+        row.etag,
+        row.created,
+        row.updated,
+        rows.optional_client(row.created_by_id),
+        rows.optional_client(row.updated_by_id),
+    )
 
 
 def _shown(header: Header) -> dict[str, Any]:

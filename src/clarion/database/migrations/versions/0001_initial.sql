@@ -207,7 +207,9 @@ CREATE TABLE clarion.headers (
     value_sealed bytea NOT NULL,
     etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     created timestamptz NOT NULL DEFAULT now(),
-    updated timestamptz NOT NULL DEFAULT now()
+    updated timestamptz NOT NULL DEFAULT now(),
+    created_by_id bigint REFERENCES clarion.clients,
+    updated_by_id bigint REFERENCES clarion.clients
 );
 CREATE UNIQUE INDEX headers_of_receiver ON clarion.headers (receiver_id, lower(key));
 
