@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from clarion.access.authentication import KeyCache, hash_of_header_key, presented_key, principal_of_key
 from clarion.access.principal import Principal
@@ -58,18 +58,16 @@ class Operation:
     name: str | None
 
 
-def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, two documents below `/.well-known`, `/livez`, `/readyz`."""
+def build_app(api: Api, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application with its routes: `/graphql`, two documents below `/.well-known`, `/livez`, `/readyz`.
+
+    `pages` are what browsers get besides.
+    """
     egress = orjson.dumps(api.services.environments.published(), option=orjson.OPT_INDENT_2)
     published_keys = PublishedKeys(api.engine, api.role, api.services.clock)
 
     async def graphql(request: Request) -> Response:
         return await _graphql(api, request)
-
-    async def explorer(_request: Request) -> Response:
-        return PlainTextResponse(
-            "Send queries here with POST and an API key. The explorer for browsers comes with a later version.\n", 404
-        )
 
     async def webhook_egress(request: Request) -> Response:
         return published(request, egress)
@@ -88,7 +86,7 @@ def build_app(api: Api) -> Starlette:
     return Starlette(
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
-            Route("/graphql", explorer, methods=["GET"]),
+            *pages,
             Route("/.well-known/webhook-egress.json", webhook_egress),
             Route("/.well-known/jwks.json", published_keys.answer),
             Route("/livez", livez),

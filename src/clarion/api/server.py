@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from clarion.access.authentication import KeyCache
 from clarion.api.context import Services
@@ -65,11 +66,13 @@ async def serve_api(
     ready: Callable[[], Mapping[str, bool]] = no_other_roles,
     policy: Policy | None = None,
     environments: Environments = Environments(),
+    pages: Sequence[BaseRoute] = (),
 ) -> None:
     """Answer on `listening`, a bound socket, until `stopping` or cancelled; then open requests get two seconds.
 
     `started` is called once, when connections are accepted. `ready` tells for each other role whether it is ready,
-    for `/readyz`; it must answer at once. Raises StoreUnavailable when the database cannot be reached at the start.
+    for `/readyz`; it must answer at once. `pages` are further routes, for browsers. Raises StoreUnavailable when the
+    database cannot be reached at the start.
     """
     engine = api_engine(address)
     try:
@@ -84,7 +87,7 @@ async def serve_api(
             environments,
             settings.environment_name,
         )
-        app = build_app(Api(engine, role, KeyCache(clock), source, services, ready))
+        app = build_app(Api(engine, role, KeyCache(clock), source, services, ready), pages)
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:
             await _serve(_Server(_config(app), started), listening, stopping)
