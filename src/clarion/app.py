@@ -335,6 +335,7 @@ async def run_api(
 ) -> None:
     """The API in this event loop, until `stopping`."""
     from clarion.api.server import serve_api
+    from clarion.console.serve import explorer_routes
 
     clock, random = SystemClock(), SystemRandom()
     environments = load_environments(settings.environments_file, settings.environment)
@@ -356,6 +357,7 @@ async def run_api(
             lambda: beating,
             policy,
             environments,
+            explorer_routes(),
         )
     finally:
         watch.cancel()

@@ -98,11 +98,6 @@ def test_of_several_operations_the_named_one_runs(administrator: Caller) -> None
     assert administrator.post({"query": document, "operationName": "C"}).refusal[0] == "QUERY_INVALID"
 
 
-def test_a_browser_gets_a_friendly_404(administrator: Caller) -> None:
-    answer = administrator.send(b"", method="GET")
-    assert (answer.status, "explorer" in answer.body) == (404, True)
-
-
 def test_health_routes_need_no_key(administrator: Caller) -> None:
     anonymous = administrator.with_key(None)
     assert anonymous.send(b"", "GET", "/livez").status == 200

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ import sqlalchemy
 from clarion.access.clients import create_key
 from clarion.access.principal import Role
 from clarion.api.server import no_other_roles, serve_api
+from clarion.console.serve import explorer_routes
 from clarion.core.settings import Settings
 from clarion.core.system import SystemClock, SystemRandom
 from clarion.database.address import DatabaseAddress
@@ -114,8 +116,9 @@ def served(
     *allowed_networks: str,
     ready: Callable[[], Mapping[str, bool]] = no_other_roles,
     settings: Settings | None = None,
+    console: Path | None = None,
 ) -> Iterator[int]:
-    """The port of an API that runs until the block ends."""
+    """The port of an API that runs until the block ends. `console` is a directory in place of the built console's."""
     networks = tuple(ip_network(network) for network in allowed_networks)
     given = (settings or Settings()).model_copy(update={"allowed_networks": networks})
     listening = socket.create_server(("127.0.0.1", 0))
@@ -129,7 +132,10 @@ def served(
         loop = asyncio.get_running_loop()
         ends.append(partial(loop.call_soon_threadsafe, stopping.set))
         clock, random = SystemClock(), SystemRandom()
-        await serve_api(given, database, listening, clock, random, sealer, stopping, accepting.set, ready)
+        await serve_api(
+            *(given, database, listening, clock, random, sealer, stopping, accepting.set, ready),
+            pages=explorer_routes(console),
+        )
 
     def run() -> None:
         try:

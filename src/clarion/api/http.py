@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from clarion.api.gate import Api, answered
 from clarion.api.operations import answer_graphql
@@ -16,8 +17,11 @@ from clarion.api.published_keys import PublishedKeys
 from clarion.api.publishing import Publishing
 
 
-def build_app(api: Api) -> Starlette:
-    """The application with its routes: `/graphql`, `/v1/changes`, two documents below `/.well-known`, `/livez`, `/readyz`."""
+def build_app(api: Api, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application with its routes: `/graphql`, `/v1/changes`, two documents below `/.well-known`, `/livez`, `/readyz`.
+
+    `pages` are what browsers get besides.
+    """
     egress = orjson.dumps(api.services.environments.published(), option=orjson.OPT_INDENT_2)
     published_keys = PublishedKeys(api.engine, api.role, api.services.clock)
     publishing = Publishing(api)
@@ -28,11 +32,6 @@ def build_app(api: Api) -> Starlette:
 
     async def changes(request: Request) -> Response:
         return await answered(api, request, publishing.answer)
-
-    async def explorer(_request: Request) -> Response:
-        return PlainTextResponse(
-            "Send queries here with POST and an API key. The explorer for browsers comes with a later version.\n", 404
-        )
 
     async def webhook_egress(request: Request) -> Response:
         return published(request, egress)
@@ -51,8 +50,8 @@ def build_app(api: Api) -> Starlette:
     return Starlette(
         routes=[
             Route("/graphql", graphql, methods=["POST"]),
-            Route("/graphql", explorer, methods=["GET"]),
             Route("/v1/changes", changes, methods=["POST"]),
+            *pages,
             Route("/.well-known/webhook-egress.json", webhook_egress),
             Route("/.well-known/jwks.json", published_keys.answer),
             Route("/livez", livez),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from clarion.access.authentication import KeyCache
 from clarion.api.context import Services
@@ -72,11 +73,13 @@ async def serve_api(
     ready: Callable[[], Mapping[str, bool]] = no_other_roles,
     policy: Policy | None = None,
     environments: Environments = Environments(),
+    pages: Sequence[BaseRoute] = (),
 ) -> None:
     """Answer on `listening`, a bound socket, until `stopping` or cancelled; then open requests get two seconds.
 
     `started` is called once, when connections are accepted. `ready` tells for each other role whether it is ready,
-    for `/readyz`; it must answer at once. Raises StoreUnavailable when the database cannot be reached at the start.
+    for `/readyz`; it must answer at once. `pages` are further routes, for browsers. Raises StoreUnavailable when the
+    database cannot be reached at the start.
     """
     engine = api_engine(address)
     try:
@@ -102,7 +105,7 @@ async def serve_api(
             Strangers(_UNKNOWN_KEYS),
             Idempotency(engine, role, sealer),
         )
-        app = build_app(api)
+        app = build_app(api, pages)
         following = asyncio.create_task(source.follow(), name="clarion schema")
         try:
             await _serve(_Server(_config(app), started), listening, stopping)
