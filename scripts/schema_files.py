@@ -90,14 +90,14 @@ Operations marked *as in ION* run as they are written there:
 
 def schema() -> GraphQLSchema:
     """The schema of a deployment with the reference factory, everything in alphabetical order."""
-    own = [_registered(one.resource, one.singular, one.description) for one in OWN_RESOURCES]
-    factory = [_registered(one.name, one.singular, one.description) for one in RESOURCES]
+    own = [as_registered(one.resource, one.singular, one.description) for one in OWN_RESOURCES]
+    factory = [as_registered(one.name, one.singular, one.description) for one in RESOURCES]
     registered = sorted((*own, *factory), key=lambda one: one.name)
     # By way of its text: the library sorts no enum whose values are Python's.
     return lexicographic_sort_schema(build_schema(schema_of_resources(registered).as_str()))
 
 
-def _registered(name: str, singular: str | None, description: str) -> Resource:
+def as_registered(name: str, singular: str | None, description: str) -> Resource:
     """A resource as the schema needs it, which looks at its names alone."""
     never = datetime.fromtimestamp(0, UTC)
     return Resource(0, ResourceName(name), singular, description, False, None, None, "", never, never)

@@ -26,19 +26,12 @@ from clarion.access.principal import Role
 from clarion.api.nodes import FINDERS
 from clarion.api.permissions import OPERATIONS
 from clarion.api.schema import build_schema
-from clarion.core.ids import ResourceName
-from clarion.registry.resources import Resource
 from harness.api import Caller
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def schema() -> GraphQLSchema:
-    return build_schema([Resource(ResourceName("RUNS"), "RUN", "Runs.")]).graphql_schema
-
-
-@pytest.fixture
 def files() -> ModuleType:
     specification = importlib.util.spec_from_file_location("schema_files", ROOT / "scripts/schema_files.py")
     assert specification is not None
@@ -46,6 +39,11 @@ def files() -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def schema(files: ModuleType) -> GraphQLSchema:
+    return build_schema([files.as_registered("RUNS", "RUN", "Runs.")]).graphql_schema
 
 
 def test_everything_is_described(schema: GraphQLSchema) -> None:
