@@ -140,7 +140,7 @@ def bootstrap(settings: Settings, address: DatabaseAddress) -> None:
         return
     import sqlalchemy
 
-    from clarion.access.clients import ensure_bootstrap
+    from clarion.access.bootstrap import ensure_bootstrap
 
     engine = sqlalchemy.create_engine(address.sqlalchemy("psycopg"), poolclass=sqlalchemy.NullPool)
     with engine.begin() as connection:

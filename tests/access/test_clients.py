@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy
 
 from clarion.access.authentication import CACHED_NS_MAX, KeyCache, presented_key
-from clarion.access.clients import create_key, ensure_bootstrap, key_hash, new_key
+from clarion.access.bootstrap import create_key, ensure_bootstrap
+from clarion.access.keys import key_hash, new_key
+from clarion.access.last_used import KeyUses
 from clarion.access.principal import Permission, Principal, Role
 from clarion.core.clock import Now
 from clarion.core.errors import Code, RequestRefused, UsageInvalid
@@ -101,6 +104,30 @@ def test_a_bootstrap_key_that_is_short_or_somebody_elses_is_refused(engine: sqla
                 ensure_bootstrap(connection, key)
 
 
+def test_a_key_for_some_resources_keeps_meaning_the_same(engine: sqlalchemy.Engine) -> None:
+    tests, receivers = "WEBHOOK_TESTS", "WEBHOOK_RECEIVERS"
+
+    def create(**resources: Any) -> str:
+        with engine.begin() as connection:
+            return create_key(connection, "acme", "erp", Role.INTEGRATOR, SystemRandom(), **resources)
+
+    create(readable_resources=[tests, receivers, tests], publishable_resources=[tests])
+    create(readable_resources=[receivers, tests])
+    create()
+    with pytest.raises(UsageInvalid, match="exists with readable resources WEBHOOK_RECEIVERS, WEBHOOK_TESTS"):
+        create(readable_resources=[tests])
+    with pytest.raises(UsageInvalid, match="exists with publishable resources WEBHOOK_TESTS"):
+        create(publishable_resources=[])
+    with pytest.raises(UsageInvalid, match="no resource is registered as NO_SUCH"):
+        create(readable_resources=["NO_SUCH"])
+    with engine.connect() as connection:
+        stored = connection.execute(
+            sqlalchemy.text("SELECT readable_resources, publishable_resources FROM clarion.clients")
+        ).all()
+    assert [tuple(row) for row in stored] == [([receivers, tests], [tests])]
+    assert len(state(engine)) == 3
+
+
 def test_new_keys_differ() -> None:
     assert len({new_key(SystemRandom()) for _ in range(100)}) == 100
 
@@ -153,7 +180,7 @@ PRINCIPAL = Principal(ClientId(1), "erp", "MACHINE", Role.INTEGRATOR, Organisati
 
 def test_a_cached_answer_is_used_for_a_second_at_most() -> None:
     clock = Hand()
-    cache = KeyCache(clock)  # type: ignore[arg-type]  # a clock that the test turns
+    cache = KeyCache(clock, KeyUses(clock))  # type: ignore[arg-type]  # a clock that the test turns
     cache.put(b"hash", PRINCIPAL)
     clock.ns = CACHED_NS_MAX - 1
     assert cache.get(b"hash") is PRINCIPAL
@@ -163,7 +190,7 @@ def test_a_cached_answer_is_used_for_a_second_at_most() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    cache = KeyCache(Hand())  # type: ignore[arg-type]  # a clock that the test turns
+    cache = KeyCache(Hand(), KeyUses(Hand()))  # type: ignore[arg-type]  # a clock that the test turns
     for number in range(10_001):
         cache.put(number.to_bytes(4, "big"), PRINCIPAL)
     assert cache.get((0).to_bytes(4, "big")) is None

@@ -239,6 +239,36 @@ def test_single_role_still_keeps_organisations_apart(
             )
 
 
+def test_single_role_lets_the_deployments_own_organisation_make_others(
+    empty: DatabaseAddress, login: Callable[[str], DatabaseAddress]
+) -> None:
+    address = login("")
+    name = psycopg.conninfo.conninfo_to_dict(address.url)["user"]
+    _execute(empty, f'GRANT CREATE ON DATABASE "{empty.database}" TO "{name}"')
+    migrate(address)
+    make = "SELECT * FROM clarion.create_organisation('made', 'boss', 'clk_00000000', sha256('key'), 'admin')"
+    with psycopg.connect(address.url) as connection:
+        connection.execute("INSERT INTO clarion.organisations (name) VALUES ('default'), ('other')")
+        ids = {name: str(key) for name, key in connection.execute("SELECT name, id FROM clarion.organisations")}
+        _organisation_rows(connection, ids["other"])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(make)
+        assert _organisation_rows(connection, ids["default"]) == []
+        assert len(connection.execute(make).fetchall()) == 1
+        assert connection.execute(make).fetchall() == []
+        seen = connection.execute("SELECT name FROM clarion.organisations ORDER BY name").fetchall()
+        assert seen == [("default",), ("made",), ("other",)]
+        assert connection.execute("SELECT name FROM clarion.clients").fetchall() == []
+        # When keys were last used is written without an organisation.
+        _organisation_rows(connection, "")
+        connection.execute(
+            "SELECT clarion.note_keys_used(ARRAY(SELECT id FROM clarion.api_keys), ARRAY[60000]::bigint[])"
+        )
+        assert connection.execute(
+            "SELECT last_used BETWEEN now() - interval '70 s' AND now() - interval '50 s' FROM clarion.api_keys"
+        ).fetchall() == [(True,)]
+
+
 def test_api_role_sees_only_the_organisation_it_named(database: DatabaseAddress) -> None:
     with psycopg.connect(database.url) as connection:
         connection.execute("INSERT INTO clarion.organisations (name) VALUES ('one'), ('two')")

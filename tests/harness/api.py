@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import sqlalchemy
 
-from clarion.access.clients import create_key
+from clarion.access.bootstrap import create_key
 from clarion.access.principal import Role
 from clarion.api.server import no_other_roles, serve_api
 from clarion.console.serve import explorer_routes

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clarion.access.clients import key_hash
+from clarion.access.keys import key_hash
+from clarion.access.last_used import KeyUses
 from clarion.access.principal import Origin, Principal, Role
 from clarion.core.clock import Clock
 from clarion.core.ids import ClientId, OrganisationId
@@ -38,10 +39,14 @@ class _Known:
 
 
 class KeyCache:
-    """Principals of keys seen within the last second, by hash. Unknown keys are not kept: a new key works at once."""
+    """Principals of keys seen within the last second, by hash. Unknown keys are not kept: a new key works at once.
 
-    def __init__(self, clock: Clock) -> None:
+    What comes in is noted in `uses`, once a second for a key that is in use all the time.
+    """
+
+    def __init__(self, clock: Clock, uses: KeyUses) -> None:
         self._clock = clock
+        self._uses = uses
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     def get(self, hashed: bytes) -> Principal | None:
@@ -54,6 +59,8 @@ class KeyCache:
         return known.principal
 
     def put(self, hashed: bytes, principal: Principal) -> None:
+        if principal.origin.api_key_id is not None:
+            self._uses.note(principal.origin.api_key_id)
         self._known[hashed] = _Known(principal, self._clock.monotonic_ns() + CACHED_NS_MAX)
         self._known.move_to_end(hashed)
         while len(self._known) > _ENTRIES_MAX:

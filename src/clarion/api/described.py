@@ -11,9 +11,9 @@ from strawberry.types.field import StrawberryField
 Resolver = Callable[..., Any]
 
 
-def field(description: str) -> Callable[[Resolver], StrawberryField]:
-    """Decorates the resolver of a field that carries this description."""
-    return cast("Callable[[Resolver], StrawberryField]", strawberry.field(description=description))
+def field(description: str, name: str | None = None) -> Callable[[Resolver], StrawberryField]:
+    """Decorates the resolver of a field that carries this description, and this name if it is not the resolver's."""
+    return cast("Callable[[Resolver], StrawberryField]", strawberry.field(description=description, name=name))
 
 
 mutation = field

@@ -8,7 +8,9 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 from strawberry.dataloader import DataLoader
 
-from clarion.access.directory import ClientSummary, clients_by_ids
+from clarion.access.clients import Client, clients_by_ids
+from clarion.access.keys import ApiKey, keys_by_ids, keys_of_clients
+from clarion.access.organisations import Organisation, organisations_by_ids
 from clarion.access.principal import Principal
 from clarion.api.session import Session
 from clarion.core.ids import OrganisationId
@@ -44,7 +46,10 @@ class Loaders:
         self._session = session
         self._principal = principal
         self._sealer = sealer
-        self.client: DataLoader[int, ClientSummary | None] = self._by_id(clients_by_ids)
+        self.client: DataLoader[int, Client | None] = self._by_id(clients_by_ids)
+        self.key: DataLoader[int, ApiKey | None] = self._by_id(keys_by_ids)
+        self.keys: Children[ApiKey] = self._by_parent(keys_of_clients)
+        self.organisation: DataLoader[int, Organisation | None] = DataLoader(self._organisations)
         self.receiver: DataLoader[int, Receiver | None] = self._by_id(receivers_by_ids)
         self.subscription: DataLoader[int, Subscription | None] = self._by_id(subscriptions_by_ids)
         self.activation: DataLoader[int, Activation | None] = self._by_id(activations_of)
@@ -74,6 +79,11 @@ class Loaders:
             )
         self._contents_bytes_left -= size
         return [found[position] for position in positions]
+
+    async def _organisations(self, ids: list[int]) -> list[Organisation | None]:
+        async with self._session.reading() as connection:
+            found = await organisations_by_ids(connection, self._principal, ids)
+        return [found.get(one) for one in ids]
 
     async def _reveal(self, ids: list[int]) -> list[str | None]:
         # In a transaction of its own: the record of a reveal stays, whatever becomes of the operation's other reads.

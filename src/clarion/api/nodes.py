@@ -9,11 +9,13 @@ import strawberry
 
 from clarion.api import described
 from clarion.api.changes import find_change
+from clarion.api.clients import find_client, find_key
 from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.egress import find_rule
 from clarion.api.events import find_event
 from clarion.api.headers import find_header
+from clarion.api.organisations import find_organisation
 from clarion.api.receivers import find_receiver
 from clarion.api.subscriptions import find_subscription
 from clarion.registry.rows import not_found
@@ -26,6 +28,9 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookEgressRule": find_rule,
         "WebhookHeader": find_header,
         "Change": find_change,
+        "Client": find_client,
+        "ApiKey": find_key,
+        "Organisation": find_organisation,
     }
 )
 

@@ -13,6 +13,7 @@ from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
 from clarion.api.changes import ChangeQueries
+from clarion.api.client_operations import ClientMutations, ClientQueries
 from clarion.api.common_descriptions import complete
 from clarion.api.context import Context
 from clarion.api.documents import Document, Documents
@@ -20,7 +21,9 @@ from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations, HeaderQueries
+from clarion.api.keys import ApiKeyMutations, ApiKeyQueries
 from clarion.api.nodes import NodeQueries
+from clarion.api.organisations import OrganisationMutations, OrganisationQueries
 from clarion.api.permissions import guard
 from clarion.api.previews import PreviewQueries
 from clarion.api.receivers import ReceiverMutations, ReceiverQueries
@@ -42,6 +45,9 @@ Query = merge_types(
         ResourceQueries,
         EgressQueries,
         ChangeQueries,
+        ClientQueries,
+        ApiKeyQueries,
+        OrganisationQueries,
         NodeQueries,
     ),
 )
@@ -55,6 +61,9 @@ Mutation = merge_types(
         EgressMutations,
         TestSendMutations,
         ResourceMutations,
+        ClientMutations,
+        ApiKeyMutations,
+        OrganisationMutations,
     ),
 )
 

@@ -16,13 +16,14 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from clarion.access.authentication import KeyCache
+from clarion.access.last_used import KeyUses, write_uses
 from clarion.api.context import Services
 from clarion.api.gate import Api
 from clarion.api.http import build_app
 from clarion.api.idempotency import Idempotency
 from clarion.api.rate import Quota, RateLimiter, Strangers
 from clarion.api.schema_source import SchemaSource
-from clarion.api.session import count_statements
+from clarion.api.session import acting, count_statements
 from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.core.errors import StoreUnavailable
@@ -94,10 +95,11 @@ async def serve_api(
             environments,
             settings.environment_name,
         )
+        uses = KeyUses(clock)
         api = Api(
             engine,
             role,
-            KeyCache(clock),
+            KeyCache(clock, uses),
             source,
             services,
             ready,
@@ -106,12 +108,21 @@ async def serve_api(
             Idempotency(engine, role, sealer),
         )
         app = build_app(api, pages)
-        following = asyncio.create_task(source.follow(), name="clarion schema")
+
+        async def write(ages_ms: Mapping[int, int]) -> None:
+            async with acting(engine, role) as connection:
+                await write_uses(connection, ages_ms)
+
+        following = [
+            asyncio.create_task(source.follow(), name="clarion schema"),
+            asyncio.create_task(uses.follow(write), name="clarion keys used"),
+        ]
         try:
             await _serve(_Server(_config(app), started), listening, stopping)
         finally:
-            following.cancel()
-            await asyncio.wait([following])
+            for task in following:
+                task.cancel()
+            await asyncio.wait(following)
     finally:
         await engine.dispose()
 

@@ -27,7 +27,7 @@ def create(organisation: str, name: str, role: str, *, as_json: bool) -> None:
 
     Works directly on the database, so it needs no key and no running `serve`.
     """
-    from clarion.access.clients import create_key
+    from clarion.access.bootstrap import create_key
     from clarion.access.principal import Role
     from clarion.cli.database import database_url
     from clarion.core.settings import load_settings

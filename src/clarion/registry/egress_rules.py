@@ -15,6 +15,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
+from clarion.access.organisations import OWN_ORGANISATION, of_the_deployment
 from clarion.access.principal import Permission, Principal
 from clarion.core.environments import Environments
 from clarion.core.errors import Code, RequestRefused
@@ -27,7 +28,6 @@ from clarion.sender.address import Network, parse_host
 from clarion.sender.policy import NEVER_BY_RULE, Rule
 
 OBJECT_TYPE = "WebhookEgressRule"
-OWN_ORGANISATION = "default"
 RULES_MAX = 500
 
 
@@ -86,10 +86,7 @@ def _network(text: str) -> Network:
 async def require_operator(connection: AsyncConnection, principal: Principal, permission: Permission) -> None:
     """Raises RequestRefused (FORBIDDEN) unless the client has the permission and belongs to the deployment's own organisation."""
     principal.require(permission)
-    name = await connection.scalar(
-        select(tables.organisations.c.name).where(tables.organisations.c.id == principal.organisation_id)
-    )
-    if name != OWN_ORGANISATION:
+    if not await of_the_deployment(connection, principal):
         raise RequestRefused(
             Code.FORBIDDEN,
             f"egress rules hold for all organisations: only clients of organisation {OWN_ORGANISATION!r} may see or make them",

@@ -60,6 +60,7 @@ CREATE TABLE clarion.clients (
     updated_by_id bigint REFERENCES clarion.clients,
     UNIQUE (organisation_id, name)
 );
+CREATE INDEX clients_of_organisation ON clarion.clients (organisation_id, id);
 COMMENT ON COLUMN clarion.clients.readable_resources IS
     'The only resources whose changes and events the client may see, subscribe to and give receivers the right to; null: all, later ones too.';
 COMMENT ON COLUMN clarion.clients.publishable_resources IS
@@ -79,9 +80,10 @@ CREATE TABLE clarion.api_keys (
     revoked timestamptz,
     revoked_by_id bigint REFERENCES clarion.clients
 );
+CREATE INDEX api_keys_of_organisation ON clarion.api_keys (organisation_id, id);
 CREATE INDEX api_keys_of_client ON clarion.api_keys (organisation_id, client_id, id);
 COMMENT ON COLUMN clarion.api_keys.hash IS 'SHA-256 of the key; the key itself is stored nowhere.';
-COMMENT ON COLUMN clarion.api_keys.last_used IS 'To about a minute.';
+COMMENT ON COLUMN clarion.api_keys.last_used IS 'When it last opened the API, written about once a minute; null: not yet.';
 
 CREATE TABLE clarion.history (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1073,6 +1075,81 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION clarion.client_of_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION clarion.client_of_key(bytea) TO @api@;
+
+-- The API notes the keys that were used, of whatever organisation, about once a minute: one statement, which only moves
+-- forward. In the order of their ids, so that two processes that note the same keys wait for each other and go on.
+CREATE FUNCTION clarion.note_keys_used(key_ids bigint[], ages_ms bigint[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH used AS (
+        SELECT u.id, clock_timestamp() - u.age_ms * interval '1 millisecond' AS at FROM unnest(key_ids, ages_ms) AS u (id, age_ms)
+    ), held AS (
+        SELECT k.id, used.at FROM clarion.api_keys k JOIN used ON used.id = k.id
+        WHERE k.last_used IS NULL OR k.last_used < used.at
+        ORDER BY k.id FOR NO KEY UPDATE OF k
+    )
+    UPDATE clarion.api_keys k SET last_used = held.at FROM held WHERE k.id = held.id
+$$;
+REVOKE ALL ON FUNCTION clarion.note_keys_used(bigint[], bigint[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION clarion.note_keys_used(bigint[], bigint[]) TO @api@;
+
+-- The deployment's own organisation, `default`, looks after the others: it sees their names and makes new ones. While
+-- these functions look or write no organisation is named, so that they can where one role stands in for four as well.
+CREATE FUNCTION clarion.of_the_deployment() RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own CONSTANT bigint := clarion.current_organisation_id();
+    is_default boolean;
+BEGIN
+    IF own IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('clarion.organisation_id', '', true);
+    is_default := EXISTS (SELECT FROM clarion.organisations o WHERE o.id = own AND o.name = 'default');
+    PERFORM set_config('clarion.organisation_id', own::text, true);
+    RETURN is_default;
+END $$;
+REVOKE ALL ON FUNCTION clarion.of_the_deployment() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION clarion.of_the_deployment() TO @api@;
+CREATE POLICY api_of_the_deployment ON clarion.organisations FOR SELECT TO @api@ USING ((SELECT clarion.of_the_deployment()));
+
+CREATE FUNCTION clarion.create_organisation(organisation_name text, administrator_name text, key_prefix text, key_hash bytea, made_by text)
+RETURNS TABLE (made_organisation_id bigint, made_client_id bigint, made_client_etag text, made_key_id bigint, made_key_etag text,
+               made_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own CONSTANT bigint := clarion.current_organisation_id();
+BEGIN
+    IF NOT clarion.of_the_deployment() THEN
+        RAISE EXCEPTION 'only the deployment''s own organisation makes others' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM set_config('clarion.organisation_id', '', true);
+    made_at := now();
+    INSERT INTO clarion.organisations AS o (name) VALUES (organisation_name) ON CONFLICT (name) DO NOTHING
+    RETURNING o.id INTO made_organisation_id;
+    IF made_organisation_id IS NOT NULL THEN
+        INSERT INTO clarion.clients AS c (organisation_id, name, kind, role)
+        VALUES (made_organisation_id, administrator_name, 'MACHINE', 'ADMINISTRATOR')
+        RETURNING c.id, c.etag INTO made_client_id, made_client_etag;
+        INSERT INTO clarion.api_keys AS k (organisation_id, client_id, prefix, hash)
+        VALUES (made_organisation_id, made_client_id, key_prefix, key_hash)
+        RETURNING k.id, k.etag INTO made_key_id, made_key_etag;
+        -- Who made it is no client of this organisation, so that the name must do.
+        INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, after) VALUES
+            (made_organisation_id, made_by, 'CREATE', 'Organisation', made_organisation_id::text,
+             jsonb_build_object('name', organisation_name)),
+            (made_organisation_id, made_by, 'CREATE', 'Client', made_client_id::text,
+             jsonb_build_object('name', administrator_name, 'kind', 'MACHINE', 'role', 'ADMINISTRATOR', 'active', true,
+                                'readableResources', NULL, 'publishableResources', '[]'::jsonb)),
+            (made_organisation_id, made_by, 'CREATE', 'ApiKey', made_key_id::text,
+             jsonb_build_object('clientId', made_client_id, 'prefix', key_prefix, 'expires', NULL, 'revoked', NULL));
+        RETURN NEXT;
+    END IF;
+    PERFORM set_config('clarion.organisation_id', own::text, true);
+END $$;
+COMMENT ON FUNCTION clarion.create_organisation IS
+    'A new organisation with its first administrator and the hash of its key; no row when the name is taken.';
+REVOKE ALL ON FUNCTION clarion.create_organisation(text, text, text, bytea, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION clarion.create_organisation(text, text, text, bytea, text) TO @api@;
 
 -- One role in all four places (its login may not create roles): policies add up, so those of the owner and the engine
 -- would show everything to the API. They hold only as long as no organisation is named.
