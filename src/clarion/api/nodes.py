@@ -14,6 +14,7 @@ from clarion.api.context import Info
 from clarion.api.egress import find_rule
 from clarion.api.events import find_event
 from clarion.api.headers import find_header
+from clarion.api.history import find_history_entry
 from clarion.api.receivers import find_receiver
 from clarion.api.subscriptions import find_subscription
 from clarion.registry.rows import not_found
@@ -26,6 +27,7 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookEgressRule": find_rule,
         "WebhookHeader": find_header,
         "Change": find_change,
+        "HistoryEntry": find_history_entry,
     }
 )
 

@@ -20,6 +20,7 @@ from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations, HeaderQueries
+from clarion.api.history import HistoryQueries
 from clarion.api.nodes import NodeQueries
 from clarion.api.permissions import guard
 from clarion.api.previews import PreviewQueries
@@ -42,6 +43,7 @@ Query = merge_types(
         ResourceQueries,
         EgressQueries,
         ChangeQueries,
+        HistoryQueries,
         NodeQueries,
     ),
 )

@@ -21,6 +21,7 @@ from clarion.api.gate import Api
 from clarion.api.http import build_app
 from clarion.api.idempotency import Idempotency
 from clarion.api.rate import Quota, RateLimiter, Strangers
+from clarion.api.refusals import Refusals
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import count_statements
 from clarion.core.clock import Clock, Random
@@ -94,6 +95,7 @@ async def serve_api(
             environments,
             settings.environment_name,
         )
+        refusals = Refusals(engine, role, clock)
         api = Api(
             engine,
             role,
@@ -104,14 +106,19 @@ async def serve_api(
             RateLimiter(Quota(settings.api_points_per_second, settings.api_points_burst)),
             Strangers(_UNKNOWN_KEYS),
             Idempotency(engine, role, sealer),
+            refusals,
         )
         app = build_app(api, pages)
-        following = asyncio.create_task(source.follow(), name="clarion schema")
+        following = [
+            asyncio.create_task(source.follow(), name="clarion schema"),
+            asyncio.create_task(refusals.follow(), name="clarion refusals"),
+        ]
         try:
             await _serve(_Server(_config(app), started), listening, stopping)
         finally:
-            following.cancel()
-            await asyncio.wait([following])
+            for one in following:
+                one.cancel()
+            await asyncio.wait(following)
     finally:
         await engine.dispose()
 
