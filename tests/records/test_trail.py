@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
-import asyncpg
 import psycopg
 import pytest
-import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
@@ -20,6 +16,7 @@ from clarion.database.filters import Condition, Operator
 from clarion.database.page import page_request
 from clarion.records.trail import attempts_of_events, events_by_ids, events_of_subscriptions, list_events
 from harness.audit_rows import add_receiver, add_resources, add_subscription
+from harness.plans import most_read
 
 SETTLED, OPEN = 50_000, 20_000
 READ_MAX = 1_000
@@ -68,38 +65,6 @@ async def connection(shared_database: DatabaseAddress) -> AsyncIterator[AsyncCon
     async with engine.connect() as connecting:
         yield connecting
     await engine.dispose()
-
-
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan, *(inner for child in plan.get("Plans", []) for inner in nodes(child))]
-
-
-async def most_read(
-    connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
-) -> int:
-    """The most rows that a node of the plan of `read`'s one statement read, those it threw away included."""
-    executed: list[tuple[str, Any]] = []
-
-    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        executed.append((statement, parameters))
-
-    sync_engine = connection.engine.sync_engine
-    sqlalchemy.event.listen(sync_engine, "before_cursor_execute", keep)
-    try:
-        await read()
-    finally:
-        sqlalchemy.event.remove(sync_engine, "before_cursor_execute", keep)
-    ((statement, parameters),) = executed
-    explaining = await asyncpg.connect(database.url)
-    try:
-        text = await explaining.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
-    finally:
-        await explaining.close()
-    (explained,) = json.loads(text)
-    return max(
-        int(node["Actual Loops"]) * int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-        for node in nodes(explained["Plan"])
-    )
 
 
 @pytest.fixture(params=[None, frozenset({"RUNS"})], ids=["may read all", "may read RUNS"])

@@ -72,6 +72,33 @@ def hash_of_header_key(key: str) -> bytes:
     return key_hash(key.encode("latin-1"))
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedKey:
+    """A key that is known but opens nothing any more: whose it is, and why."""
+
+    principal: Principal
+    reason: str
+
+
+async def refused_key(connection: AsyncConnection, hashed: bytes) -> RefusedKey | None:
+    """Whose key it is that has this hash and was refused; None if nobody's, or if it is of use after all."""
+    found = func.clarion.client_of_refused_key(hashed).table_valued(
+        "key_id", "client_id", "client_name", "client_kind", "client_role", "organisation_id", "reason"
+    )
+    row = (await connection.execute(select(found).where(true()))).one_or_none()
+    if row is None:
+        return None
+    principal = Principal(
+        ClientId(row.client_id),
+        row.client_name,
+        row.client_kind,
+        Role(row.client_role),
+        OrganisationId(row.organisation_id),
+        origin=Origin(api_key_id=row.key_id),
+    )
+    return RefusedKey(principal, row.reason)
+
+
 async def principal_of_key(connection: AsyncConnection, hashed: bytes) -> Principal | None:
     """The client whose key has this hash, or None: unknown, revoked, expired, or the client is inactive.
 

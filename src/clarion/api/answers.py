@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from clarion.api.rate import Standing
-from clarion.core.errors import Code
+from clarion.core.errors import BeforeGraphQL, Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Answer:
 class Refused(Exception):
     """A request that is answered before anything is done for it."""
 
-    def __init__(self, status: int, code: str, message: str, **extensions: object) -> None:
+    def __init__(self, status: int, code: Code | BeforeGraphQL, message: str, **extensions: object) -> None:
         super().__init__(message)
         self.status = status
-        self.error: dict[str, Any] = {"message": message, "extensions": {"code": code, **extensions}}
+        self.error: dict[str, Any] = {"message": message, "extensions": {"code": code.value, **extensions}}
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -41,7 +41,7 @@ class RateLimited(Refused):
         second = "second" if retry_after_s == 1 else "seconds"
         super().__init__(
             429,
-            Code.RATE_LIMITED.value,
+            Code.RATE_LIMITED,
             f"{what}: try again in {retry_after_s} {second}",
             retryAfterSeconds=retry_after_s,
         )

@@ -15,14 +15,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from clarion.access.authentication import KeyCache, hash_of_header_key, presented_key, principal_of_key
-from clarion.access.principal import Principal
+from clarion.access.history import Entry
+from clarion.access.principal import Origin, Principal
 from clarion.api.answers import Answer, RateLimited, Refused, errors_answer, rate_headers
 from clarion.api.context import Services
 from clarion.api.errors import internal
 from clarion.api.idempotency import Idempotency, checked_key
 from clarion.api.rate import RateLimiter, Standing, Strangers
+from clarion.api.refusals import Refusals
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import Whole, acting
+from clarion.core.errors import BeforeGraphQL
 
 IDEMPOTENCY_KEY = "idempotency-key"
 
@@ -40,6 +43,7 @@ class Api:
     rates: RateLimiter
     strangers: Strangers
     idempotency: Idempotency
+    refusals: Refusals
 
 
 class Visit:
@@ -51,6 +55,8 @@ class Visit:
         self.principal = principal
         self.request_id = request_id
         self.standing: Standing | None = None
+        self.refused: list[Entry] = []
+        """What of the request was refused, for the history."""
         self._charged = 0
 
     def charge(self, points: int) -> None:
@@ -84,8 +90,8 @@ class Visit:
         """The request's body. Raises Refused: 400 for another type than JSON, 413 for more than `bytes_max`."""
         media_type = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
-            raise Refused(400, "MALFORMED", "The body must be JSON: send `content-type: application/json`")
-        too_large = Refused(413, "TOO_LARGE", f"The body may have at most {bytes_max} bytes")
+            raise Refused(400, BeforeGraphQL.MALFORMED, "The body must be JSON: send `content-type: application/json`")
+        too_large = Refused(413, BeforeGraphQL.TOO_LARGE, f"The body may have at most {bytes_max} bytes")
         length = self.request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > bytes_max:
             raise too_large
@@ -120,7 +126,7 @@ async def answered(
     visit: Visit | None = None
     more: Mapping[str, str] = {}
     try:
-        principal = await _authenticated(api, request)
+        principal = await _authenticated(api, request, request_id)
         origin = replace(principal.origin, address=_peer(request), request_id=request_id)
         visit = Visit(api, request, replace(principal, origin=origin), request_id)
         visit.charge(1)
@@ -136,6 +142,9 @@ async def answered(
         return Response(status_code=499)
     except Exception as error:
         answer = errors_answer(500, internal(request_id, error, "the request"))
+    if visit is not None:
+        # Whatever the request held is given back by now.
+        await api.refusals.record(visit.principal, visit.refused)
     return _response(answer, visit, request_id, more)
 
 
@@ -150,11 +159,13 @@ def _response(answer: Answer, visit: Visit | None, request_id: str, more: Mappin
     return Response(answer.content, answer.status, headers, media_type="application/json")
 
 
-async def _authenticated(api: Api, request: Request) -> Principal:
+async def _authenticated(api: Api, request: Request, request_id: str) -> Principal:
     """The client behind the request's key. Raises Refused (401), RateLimited for too many unknown keys."""
     key = presented_key(request.headers.get("authorization"))
     if key is None:
-        raise Refused(401, "UNAUTHENTICATED", "Please provide proper credentials: `Authorization: Bearer <API key>`")
+        raise Refused(
+            401, BeforeGraphQL.UNAUTHENTICATED, "Please provide proper credentials: `Authorization: Bearer <API key>`"
+        )
     hashed = hash_of_header_key(key)
     known = api.keys.get(hashed)
     if known is not None:
@@ -167,7 +178,8 @@ async def _authenticated(api: Api, request: Request) -> Principal:
         found = await principal_of_key(connection, hashed)
     if found is None:
         api.strangers.unknown(address, hashed, clock.monotonic_ns())
-        raise Refused(401, "UNAUTHENTICATED", "The API key is unknown, expired or revoked")
+        await api.refusals.record_key(hashed, Origin(address, request_id))
+        raise Refused(401, BeforeGraphQL.UNAUTHENTICATED, "The API key is unknown, expired or revoked")
     api.strangers.known(hashed)
     api.keys.put(hashed, found)
     return found

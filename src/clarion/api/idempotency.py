@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from clarion.access.principal import Principal
 from clarion.api.answers import Answer, Refused
 from clarion.api.session import Whole, act_as, settings_of
+from clarion.core.errors import BeforeGraphQL
 from clarion.database import tables
 from clarion.registry.encryption_key import hold_key
 from clarion.sender.endpoint import idempotency_binding
@@ -48,7 +49,11 @@ class NotKept(Exception):
 def checked_key(header: str) -> str:
     """The key in the header. Raises Refused (400) unless it is 1 to 255 printable ASCII characters."""
     if not (1 <= len(header) <= KEY_LENGTH_MAX and header.isascii() and header.isprintable()):
-        raise Refused(400, "MALFORMED", f"`idempotency-key` must have 1 to {KEY_LENGTH_MAX} printable ASCII characters")
+        raise Refused(
+            400,
+            BeforeGraphQL.MALFORMED,
+            f"`idempotency-key` must have 1 to {KEY_LENGTH_MAX} printable ASCII characters",
+        )
     return header
 
 
@@ -133,7 +138,9 @@ class Idempotency:
             return None
         if row.request_sha256 != sha256(request).digest():
             raise Refused(
-                422, "IDEMPOTENCY_KEY_REUSED", "this idempotency key came with another request before: take a new one"
+                422,
+                BeforeGraphQL.IDEMPOTENCY_KEY_REUSED,
+                "this idempotency key came with another request before: take a new one",
             )
         content = self._sealer.unseal(row.answer_sealed, idempotency_binding(principal.client_id, key))
         return Answer(row.status, content, replayed=True)
@@ -142,7 +149,7 @@ class Idempotency:
         self, connection: AsyncConnection, principal: Principal, key: str, request: bytes, answer: Answer
     ) -> None:
         if len(answer.content) > ANSWER_BYTES_MAX:
-            raise Refused(413, "TOO_LARGE", too_large(answer))
+            raise Refused(413, BeforeGraphQL.TOO_LARGE, too_large(answer))
         await hold_key(connection, self._sealer)
         await connection.execute(
             insert(tables.idempotency_keys).values(
@@ -178,5 +185,7 @@ def _lock_number(principal: Principal, key: str) -> int:
 
 def _in_use() -> Refused:
     return Refused(
-        409, "IDEMPOTENCY_KEY_IN_USE", "a request with this idempotency key is still being carried out: try again"
+        409,
+        BeforeGraphQL.IDEMPOTENCY_KEY_IN_USE,
+        "a request with this idempotency key is still being carried out: try again",
     )

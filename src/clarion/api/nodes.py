@@ -15,6 +15,7 @@ from clarion.api.context import Info
 from clarion.api.egress import find_rule
 from clarion.api.events import find_event
 from clarion.api.headers import find_header
+from clarion.api.history import find_history_entry
 from clarion.api.organisations import find_organisation
 from clarion.api.receivers import find_receiver
 from clarion.api.subscriptions import find_subscription
@@ -31,6 +32,7 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "Client": find_client,
         "ApiKey": find_key,
         "Organisation": find_organisation,
+        "HistoryEntry": find_history_entry,
     }
 )
 

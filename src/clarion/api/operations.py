@@ -16,9 +16,10 @@ from clarion.api.documents import Document
 from clarion.api.errors import Asked, shown
 from clarion.api.gate import Visit
 from clarion.api.idempotency import ANSWER_BYTES_MAX, NotKept, too_large
+from clarion.api.refusals import refused_entries
 from clarion.api.schema import Published, execute
 from clarion.api.session import Session, Whole
-from clarion.core.errors import Code
+from clarion.core.errors import BeforeGraphQL, Code
 
 BODY_BYTES_MAX = 64 * 1024
 OPERATIONS_MAX = 10
@@ -55,7 +56,7 @@ async def answer_graphql(visit: Visit) -> Answer:
     operations, is_array = parse_body(body)
     published = visit.api.source.published
     if published is None:
-        raise Refused(503, "INTERNAL", "The API is starting")
+        raise Refused(503, Code.INTERNAL, "The API is starting")
     run = _Run(visit, published, is_array, len(operations))
     prepared, work = run.prepare(operations)
     points = sum(one.points for one in prepared)
@@ -169,6 +170,7 @@ class _Run:
         if errors:
             about = Asked(schema.graphql_schema, asked.query, asked.variables, visit.request_id)
             answer["errors"] = shown(errors, about)
+            visit.refused += refused_entries(about, asked.name, answer["errors"])
         return answer
 
 
@@ -181,22 +183,24 @@ def parse_body(body: bytes) -> tuple[list[Operation], bool]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, "MALFORMED", "The body is no JSON document in UTF-8") from error
+        raise Refused(400, BeforeGraphQL.MALFORMED, "The body is no JSON document in UTF-8") from error
     if isinstance(content, list):
         if not 1 <= len(content) <= OPERATIONS_MAX:
-            raise Refused(400, "MALFORMED", f"An array must have 1 to {OPERATIONS_MAX} operations")
+            raise Refused(400, BeforeGraphQL.MALFORMED, f"An array must have 1 to {OPERATIONS_MAX} operations")
         return [_operation(entry) for entry in content], True
     return [_operation(content)], False
 
 
 def _operation(entry: Any) -> Operation:
     if not isinstance(entry, dict):
-        raise Refused(400, "MALFORMED", "An operation is a JSON object with `query` and, if needed, `variables`")
+        raise Refused(
+            400, BeforeGraphQL.MALFORMED, "An operation is a JSON object with `query` and, if needed, `variables`"
+        )
     query, variables, name = entry.get("query"), entry.get("variables"), entry.get("operationName")
     if not isinstance(query, str):
-        raise Refused(400, "MALFORMED", "`query` must be a text")
+        raise Refused(400, BeforeGraphQL.MALFORMED, "`query` must be a text")
     if not isinstance(variables, dict | None):
-        raise Refused(400, "MALFORMED", "`variables` must be an object")
+        raise Refused(400, BeforeGraphQL.MALFORMED, "`variables` must be an object")
     if not isinstance(name, str | None):
-        raise Refused(400, "MALFORMED", "`operationName` must be a text")
+        raise Refused(400, BeforeGraphQL.MALFORMED, "`operationName` must be a text")
     return Operation(query, variables or {}, name or None)

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import orjson
 
+from clarion.access.history import Entry
 from clarion.api.answers import Answer, Refused, errors_answer
 from clarion.api.gate import Api, Visit
 from clarion.api.idempotency import NotKept
+from clarion.api.refusals import storable
 from clarion.api.schema import Published
 from clarion.api.session import Session, Whole
 from clarion.capture.batch import PROBLEMS_MAX, Batch, BatchMalformed, Problem, SentChange, read_batch
-from clarion.core.errors import Code, StoreUnavailable
+from clarion.core.errors import BeforeGraphQL, Code, StoreUnavailable
 from clarion.registry.json_schema import CompiledSchema, DataRefused, compile_schema
 from clarion.registry.publishing import HeldByOthers, ResourceChanged, publish
 from clarion.registry.resources import Resource, by_name
@@ -64,12 +66,14 @@ class Publishing:
                 async with asyncio.timeout(BODY_SECONDS_MAX):
                     body = await visit.body(BODY_BYTES_MAX)
             except TimeoutError:
-                raise Refused(408, "MALFORMED", f"The body did not come within {BODY_SECONDS_MAX} seconds") from None
+                raise Refused(
+                    408, BeforeGraphQL.MALFORMED, f"The body did not come within {BODY_SECONDS_MAX} seconds"
+                ) from None
             visit.charge(len(body) // _BYTES_OF_POINT)
             try:
                 batch = read_batch(body)
             except BatchMalformed as error:
-                raise Refused(400, "MALFORMED", error.message) from None
+                raise Refused(400, BeforeGraphQL.MALFORMED, error.message) from None
             visit.charge(batch.count // _CHANGES_OF_POINT)
             key = visit.idempotency_key
             objects = len({(change.resource, change.object_id) for change in batch.changes})
@@ -87,12 +91,12 @@ class Publishing:
 
     async def _carry_out(self, visit: Visit, batch: Batch, whole: Whole | None) -> Answer:
         if len(batch.problems) >= PROBLEMS_MAX:
-            return _refusal(batch.problems)
+            return _refusal(visit, batch.problems)
         for again in range(_TRIES_MAX):
             resources = await self._resources(batch.changes, anew=again > 0)
             problems = await self._problems(visit, batch, resources)
             if problems:
-                return _refusal(problems)
+                return _refusal(visit, problems)
             named = {change.resource: resources[change.resource] for change in batch.changes}
             etags: dict[str, str] = {resource.name: resource.etag for resource in named.values()}
             changes = [change._replace(resource=named[change.resource].name) for change in batch.changes]
@@ -107,7 +111,7 @@ class Publishing:
                 await session.close()
         raise Refused(
             503,
-            "BUSY",
+            BeforeGraphQL.BUSY,
             "what these changes are about is being published or changed by others; nothing was done: try again",
         )
 
@@ -182,9 +186,15 @@ def _unpublishable(visit: Visit, change: SentChange, resource: Resource | None) 
     return None
 
 
-def _refusal(problems: Sequence[Problem]) -> Answer:
+def _refusal(visit: Visit, problems: Sequence[Problem]) -> Answer:
     codes = {problem.code for problem in problems}
-    status = next(status for code, status in _STATUSES.items() if code in codes)
+    code, status = next((code, status) for code, status in _STATUSES.items() if code in codes)
+    messages = dict.fromkeys(problem.message for problem in problems if problem.code == code)
+    # What is wrong with data may repeat some of it.
+    message = (
+        f"{len(problems)} problems in the changes that were sent" if code == Code.INVALID_INPUT else "; ".join(messages)
+    )
+    visit.refused.append(Entry("publishChanges", "Change", "", refusal=code, message=storable(message)))
     errors: list[dict[str, Any]] = [
         {"message": problem.message, "extensions": {"code": problem.code, "field": problem.field}}
         for problem in problems
@@ -206,7 +216,9 @@ class _Bodies:
         size = min(int(length), BODY_BYTES_MAX) if length.isdigit() else BODY_BYTES_MAX
         organisation = visit.principal.organisation_id
         if self._bytes + size > BODIES_BYTES_MAX or self._by_organisation[organisation] + size > ORGANISATION_BYTES_MAX:
-            raise Refused(503, "BUSY", "too many bytes of changes are under way; nothing was done: try again")
+            raise Refused(
+                503, BeforeGraphQL.BUSY, "too many bytes of changes are under way; nothing was done: try again"
+            )
         self._bytes += size
         self._by_organisation[organisation] += size
         try:

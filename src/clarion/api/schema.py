@@ -21,6 +21,7 @@ from clarion.api.egress import EgressMutations, EgressQueries
 from clarion.api.event_mutations import EventMutations
 from clarion.api.events import EventQueries
 from clarion.api.headers import HeaderMutations, HeaderQueries
+from clarion.api.history import HistoryQueries
 from clarion.api.keys import ApiKeyMutations, ApiKeyQueries
 from clarion.api.nodes import NodeQueries
 from clarion.api.organisations import OrganisationMutations, OrganisationQueries
@@ -48,6 +49,7 @@ Query = merge_types(
         ClientQueries,
         ApiKeyQueries,
         OrganisationQueries,
+        HistoryQueries,
         NodeQueries,
     ),
 )

@@ -22,6 +22,7 @@ from clarion.api.gate import Api
 from clarion.api.http import build_app
 from clarion.api.idempotency import Idempotency
 from clarion.api.rate import Quota, RateLimiter, Strangers
+from clarion.api.refusals import Refusals
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import acting, count_statements
 from clarion.core.clock import Clock, Random
@@ -96,6 +97,7 @@ async def serve_api(
             settings.environment_name,
         )
         uses = KeyUses(clock)
+        refusals = Refusals(engine, role, clock)
         api = Api(
             engine,
             role,
@@ -106,6 +108,7 @@ async def serve_api(
             RateLimiter(Quota(settings.api_points_per_second, settings.api_points_burst)),
             Strangers(_UNKNOWN_KEYS),
             Idempotency(engine, role, sealer),
+            refusals,
         )
         app = build_app(api, pages)
 
@@ -116,6 +119,7 @@ async def serve_api(
         following = [
             asyncio.create_task(source.follow(), name="clarion schema"),
             asyncio.create_task(uses.follow(write), name="clarion keys used"),
+            asyncio.create_task(refusals.follow(), name="clarion refusals"),
         ]
         try:
             await _serve(_Server(_config(app), started), listening, stopping)

@@ -63,6 +63,17 @@ class Code(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+class BeforeGraphQL(StrEnum):
+    """Further codes, of requests that are answered without GraphQL, with another HTTP status than 200."""
+
+    MALFORMED = "MALFORMED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    TOO_LARGE = "TOO_LARGE"
+    IDEMPOTENCY_KEY_IN_USE = "IDEMPOTENCY_KEY_IN_USE"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    BUSY = "BUSY"
+
+
 class RequestRefused(ClarionError):
     """A caller's request that changes nothing; `field` names the input, as `input.webhookUri`.
 

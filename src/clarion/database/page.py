@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, false, literal, or_
+from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 
 from clarion.core.errors import Code, RequestRefused
 
@@ -108,6 +108,11 @@ def decode_cursor(sort: Sequence[SortKey], cursor: str, field: str) -> list[Any]
 
 def beyond(sort: Sequence[SortKey], values: Sequence[Any], *, forwards: bool) -> ColumnElement[bool]:
     """Rows that come after (`forwards`) or before the row with these sort values."""
+    if len({key.descending for key in sort}) == 1:
+        # A row is compared as a whole, which is one range of an index on these columns.
+        row = tuple_(*(key.column for key in sort))
+        place = tuple_(*(literal(value, key.column.type) for key, value in zip(sort, values, strict=True)))
+        return row < place if sort[0].descending == forwards else row > place
     alternatives: list[ColumnElement[bool]] = []
     equal_so_far: list[ColumnElement[bool]] = []
     for key, value in zip(sort, values, strict=True):

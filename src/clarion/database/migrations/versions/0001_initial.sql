@@ -102,9 +102,10 @@ CREATE TABLE clarion.history (
     refusal text,
     message text
 );
-CREATE INDEX history_of_organisation ON clarion.history (organisation_id, id);
-CREATE INDEX history_of_object ON clarion.history (organisation_id, object_type, object_id, id);
-CREATE INDEX history_of_client ON clarion.history (organisation_id, client_id, id);
+CREATE INDEX history_of_organisation ON clarion.history (organisation_id, at, id);
+CREATE INDEX history_of_object ON clarion.history (organisation_id, object_type, object_id, at, id);
+CREATE INDEX history_of_client ON clarion.history (organisation_id, client_id, at, id);
+CREATE INDEX history_refused ON clarion.history (organisation_id, at, id) WHERE refusal IS NOT NULL;
 COMMENT ON TABLE clarion.history IS 'Who did what, when, from where, and what it was before; also what was refused. Append-only.';
 COMMENT ON COLUMN clarion.history.refusal IS 'The code of the error with which it was refused; null: it was done.';
 
@@ -1150,6 +1151,21 @@ COMMENT ON FUNCTION clarion.create_organisation IS
     'A new organisation with its first administrator and the hash of its key; no row when the name is taken.';
 REVOKE ALL ON FUNCTION clarion.create_organisation(text, text, text, bytea, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION clarion.create_organisation(text, text, text, bytea, text) TO @api@;
+
+-- As client_of_key, for a key that opens nothing any more, so that the history of its organisation can tell of the attempt.
+CREATE FUNCTION clarion.client_of_refused_key(key_hash bytea)
+RETURNS TABLE (key_id bigint, client_id bigint, client_name text, client_kind text, client_role text, organisation_id bigint,
+               reason text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.id, c.id, c.name, c.kind, c.role, c.organisation_id,
+           CASE WHEN k.revoked IS NOT NULL THEN 'the API key was revoked'
+                WHEN k.expires <= clock_timestamp() THEN 'the API key has expired'
+                ELSE 'the client is not active' END
+    FROM clarion.api_keys k JOIN clarion.clients c ON c.id = k.client_id
+    WHERE k.hash = key_hash AND (k.revoked IS NOT NULL OR k.expires <= clock_timestamp() OR NOT c.active)
+$$;
+REVOKE ALL ON FUNCTION clarion.client_of_refused_key(bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION clarion.client_of_refused_key(bytea) TO @api@;
 
 -- One role in all four places (its login may not create roles): policies add up, so those of the owner and the engine
 -- would show everything to the API. They hold only as long as no organisation is named.
