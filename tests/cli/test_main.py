@@ -45,7 +45,9 @@ def test_version(clarion_process: Command) -> None:
     assert clarion_process("--version").wait().stdout == f"clarion {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["settings", "--nonsense"], ["keys", "create"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["--nonsense"], ["settings", "--nonsense"], ["keys", "create", "--role", "king"]]
+)
 def test_wrong_usage_ends_with_2(clarion_process: Command, arguments: list[str]) -> None:
     refused = clarion_process(*arguments).wait()
     assert refused.code == 2

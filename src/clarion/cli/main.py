@@ -25,7 +25,14 @@ COMMANDS = {
     "guard": ("clarion.cli.guard", "Refuse what would silence capture: on, off, status."),
     "break-glass": ("clarion.cli.guard", "Let through, and record, what the guard refuses."),
     "doctor": ("clarion.cli.doctor", "Compare what should be with what is."),
-    "keys": ("clarion.cli.keys", "Make API keys and encryption keys."),
+    "receivers": ("clarion.cli.receivers", "List, make, change and test receivers."),
+    "subscriptions": ("clarion.cli.subscriptions", "List, try, make and change subscriptions."),
+    "events": ("clarion.cli.events", "List, watch, retry and cancel events."),
+    "resources": ("clarion.cli.resources", "List, register and change resources."),
+    "changes": ("clarion.cli.changes", "List and show the changes in the ledger."),
+    "history": ("clarion.cli.history", "List and export who did what, and what was refused."),
+    "clients": ("clarion.cli.clients", "List, make and change clients of the API."),
+    "keys": ("clarion.cli.keys", "Make, list and revoke API keys; encryption and signing keys."),
     "egress": ("clarion.cli.egress", "Check and list the addresses that requests come from."),
     "settings": ("clarion.cli.settings", "List the settings and their values."),
     "factory": ("clarion.cli.factory", "Install and run the reference factory."),
@@ -80,6 +87,7 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs one command; its exit code comes back. An unexpected error passes through with its traceback."""
+    output = sys.stdout
     try:
         result = cli.main(_without_colours(arguments), prog_name="clarion", standalone_mode=False)
     except ClarionError as error:
@@ -95,15 +103,25 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left (`clarion settings | head`). Nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _without_reader()
+    except SystemExit:
+        # click puts another stream in its place and ends so when a command's own write finds no reader; other exits
+        # are asked for by a signal.
+        if sys.stdout is not output:
+            return _without_reader()
+        raise
     except Exception as error:
         # What was interrupted may fail once more while it cleans up; the interrupt is the reason all the same.
         if (code := _interrupted_before(error)) is None:
             raise
         return code
     return result if isinstance(result, int) else 0
+
+
+def _without_reader() -> int:
+    """The reader of our output left (`clarion settings | head`). Nothing more can be written, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _interrupted_before(error: BaseException) -> int | None:

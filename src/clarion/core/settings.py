@@ -68,11 +68,19 @@ class Settings(BaseSettings):
     connections_per_host: int = Field(
         64, ge=1, le=65536, description="Connections to one host at most, of all receivers together, in each process"
     )
+<<<<<<< HEAD
     api_points_per_second: int = Field(
         1000, ge=1, le=1_000_000, description="Cost points that a client of the API gets back each second"
     )
     api_points_burst: int = Field(
         5000, ge=1, le=10_000_000, description="Cost points that a client of the API can use at once"
+=======
+    api_url: str | None = Field(
+        None, description="Where commands such as `clarion receivers` find the API; default: http:// and CLARION_LISTEN"
+    )
+    api_key: SecretStr | None = Field(
+        None, description="API key of those commands; `--key-file` names a file that holds one instead"
+>>>>>>> 0c5cc3a (Commands over the API: receivers, subscriptions, events with --watch; clients, keys, changes, history, resources)
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
 
@@ -84,6 +92,8 @@ class Settings(BaseSettings):
         "environment",
         "environments_file",
         "egress_proxy",
+        "api_url",
+        "api_key",
         mode="before",
     )
     @classmethod
@@ -133,6 +143,14 @@ class Settings(BaseSettings):
     def listen_port(self) -> int:
         """The port part of `listen`; 0 lets the system choose."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def api_base_url(self) -> str:
+        """Where the API is: `api_url`, or where a `serve` with these settings can be reached from this host."""
+        if self.api_url is not None:
+            return self.api_url
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen_host, self.listen_host)  # noqa: S104 - not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
 
     @property
     def environment_name(self) -> str:

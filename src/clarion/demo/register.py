@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from clarion.demo.graphql import GraphQL
+from clarion.cli.graphql import GraphQL
 from clarion.demo.integration import Integration
 from clarion.demo.teams import CARD_ACCEPTED
 

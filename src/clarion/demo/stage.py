@@ -14,13 +14,13 @@ from time import monotonic, sleep
 from typing import Final
 
 from clarion.app import listen, open_database, settle_identity
+from clarion.cli.graphql import GraphQL
 from clarion.core.errors import CheckFailed, EnvironmentRefused, UsageInvalid
 from clarion.core.settings import Settings
 from clarion.database.address import DatabaseAddress
 from clarion.database.check import connect
 from clarion.demo.certificates import HOST, Certificates, ensure_certificates, write_private
 from clarion.demo.children import ReceiverProcess, Serve
-from clarion.demo.graphql import GraphQL
 from clarion.demo.integration import INTEGRATIONS
 from clarion.demo.receiver_setup import Setup
 from clarion.demo.register import Registered, register

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
+from clarion.access.organisations import OWN_ORGANISATION
 from clarion.access.principal import Permission, Principal
 from clarion.capture.names import FUNCTIONS_SCHEMA, RESOURCE
 from clarion.capture.publish import publishing_function
@@ -24,7 +25,6 @@ from clarion.core.errors import Code, RequestRefused
 from clarion.core.ids import ResourceName
 from clarion.database import tables
 from clarion.registry import fields, rows
-from clarion.registry.egress_rules import OWN_ORGANISATION
 from clarion.registry.fields import Field, checked, refused
 from clarion.registry.json_schema import SchemaRefused, schema_text
 
