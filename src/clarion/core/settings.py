@@ -68,19 +68,17 @@ class Settings(BaseSettings):
     connections_per_host: int = Field(
         64, ge=1, le=65536, description="Connections to one host at most, of all receivers together, in each process"
     )
-<<<<<<< HEAD
     api_points_per_second: int = Field(
         1000, ge=1, le=1_000_000, description="Cost points that a client of the API gets back each second"
     )
     api_points_burst: int = Field(
         5000, ge=1, le=10_000_000, description="Cost points that a client of the API can use at once"
-=======
+    )
     api_url: str | None = Field(
         None, description="Where commands such as `clarion receivers` find the API; default: http:// and CLARION_LISTEN"
     )
     api_key: SecretStr | None = Field(
         None, description="API key of those commands; `--key-file` names a file that holds one instead"
->>>>>>> 0c5cc3a (Commands over the API: receivers, subscriptions, events with --watch; clients, keys, changes, history, resources)
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR; logs go to stderr")
 
