@@ -2,10 +2,11 @@
 
 import "./workers";
 
-import type { Fetcher } from "@graphiql/toolkit";
+import type { Fetcher, FetcherParams } from "@graphiql/toolkit";
 import { HISTORY_PLUGIN } from "@graphiql/plugin-history";
 import { useGraphiQL } from "@graphiql/react";
 import { GraphiQL } from "graphiql";
+import { Kind, parse } from "graphql";
 import { useEffect, useMemo, useRef, useState } from "react";
 
 import { type Account, call, type Exchange } from "./api";
@@ -43,7 +44,7 @@ export default function Explorer({ apiKey, account, remembered, onLeave, onRefus
   const fetcher = useMemo<Fetcher>(
     () => async (parameters, options) => {
       const headers = options?.headers ?? {};
-      const called = await call(apiKey, parameters, headers);
+      const called = await call(apiKey, withOwnName(parameters), headers);
       if (parameters.operationName !== INTROSPECTION) setExchange(called.exchange);
       const ownKey = Object.keys(headers).some((name) => name.toLowerCase() === "authorization");
       if (called.exchange.status === 401 && !ownKey) refused.current();
@@ -87,6 +88,18 @@ export default function Explorer({ apiKey, account, remembered, onLeave, onRefus
       </main>
     </div>
   );
+}
+
+/** GraphiQL learns an operation's name a moment after its text: until then it may send that of another tab. */
+function withOwnName(parameters: FetcherParams): FetcherParams {
+  const { operationName, ...rest } = parameters;
+  try {
+    const { definitions } = parse(parameters.query, { noLocation: true });
+    const isThere = definitions.some((one) => one.kind === Kind.OPERATION_DEFINITION && one.name?.value === operationName);
+    return isThere ? parameters : rest;
+  } catch {
+    return parameters;
+  }
 }
 
 /** What GraphiQL has no property for: long lines are wrapped, and text is as large as the page's. */
