@@ -102,8 +102,13 @@ function withOwnName(parameters: FetcherParams): FetcherParams {
   }
 }
 
-/** What GraphiQL has no property for: long lines are wrapped, and text is as large as the page's. */
+/** What GraphiQL has no property for: long lines are wrapped, text is as large as the page's, the active tab is in sight. */
 function EditorSettings() {
+  const activeTab = useGraphiQL((state) => state.activeTabIndex);
+  useEffect(() => {
+    document.getElementById(`graphiql-session-tab-${String(activeTab)}`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [activeTab]);
+
   const editors = useGraphiQL((state) => ({
     query: state.queryEditor,
     variables: state.variableEditor,
@@ -123,7 +128,7 @@ function AnswerBar({ exchange }: { readonly exchange: Exchange | null }) {
       <span className={exchange.status === 200 ? "good" : "bad"}>HTTP {exchange.status}</span>
       <span>{exchange.milliseconds} ms</span>
       <span>{exchange.bytes.toLocaleString("en")} bytes</span>
-      {exchange.remaining !== null && <span>{exchange.remaining} left of the limit</span>}
+      {exchange.remaining !== null && <span>{Number(exchange.remaining).toLocaleString("en")} points left</span>}
       {exchange.requestId !== null && <span>request {exchange.requestId}</span>}
     </p>
   );
