@@ -2,10 +2,11 @@
 
 import "./workers";
 
-import type { Fetcher } from "@graphiql/toolkit";
+import type { Fetcher, FetcherParams } from "@graphiql/toolkit";
 import { HISTORY_PLUGIN } from "@graphiql/plugin-history";
 import { useGraphiQL } from "@graphiql/react";
 import { GraphiQL } from "graphiql";
+import { Kind, parse } from "graphql";
 import { useEffect, useMemo, useRef, useState } from "react";
 
 import { type Account, call, type Exchange } from "./api";
@@ -43,7 +44,7 @@ export default function Explorer({ apiKey, account, remembered, onLeave, onRefus
   const fetcher = useMemo<Fetcher>(
     () => async (parameters, options) => {
       const headers = options?.headers ?? {};
-      const called = await call(apiKey, parameters, headers);
+      const called = await call(apiKey, withOwnName(parameters), headers);
       if (parameters.operationName !== INTROSPECTION) setExchange(called.exchange);
       const ownKey = Object.keys(headers).some((name) => name.toLowerCase() === "authorization");
       if (called.exchange.status === 401 && !ownKey) refused.current();
@@ -89,8 +90,25 @@ export default function Explorer({ apiKey, account, remembered, onLeave, onRefus
   );
 }
 
-/** What GraphiQL has no property for: long lines are wrapped, and text is as large as the page's. */
+/** GraphiQL learns an operation's name a moment after its text: until then it may send that of another tab. */
+function withOwnName(parameters: FetcherParams): FetcherParams {
+  const { operationName, ...rest } = parameters;
+  try {
+    const { definitions } = parse(parameters.query, { noLocation: true });
+    const isThere = definitions.some((one) => one.kind === Kind.OPERATION_DEFINITION && one.name?.value === operationName);
+    return isThere ? parameters : rest;
+  } catch {
+    return parameters;
+  }
+}
+
+/** What GraphiQL has no property for: long lines are wrapped, text is as large as the page's, the active tab is in sight. */
 function EditorSettings() {
+  const activeTab = useGraphiQL((state) => state.activeTabIndex);
+  useEffect(() => {
+    document.getElementById(`graphiql-session-tab-${String(activeTab)}`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [activeTab]);
+
   const editors = useGraphiQL((state) => ({
     query: state.queryEditor,
     variables: state.variableEditor,
@@ -110,7 +128,7 @@ function AnswerBar({ exchange }: { readonly exchange: Exchange | null }) {
       <span className={exchange.status === 200 ? "good" : "bad"}>HTTP {exchange.status}</span>
       <span>{exchange.milliseconds} ms</span>
       <span>{exchange.bytes.toLocaleString("en")} bytes</span>
-      {exchange.remaining !== null && <span>{exchange.remaining} left of the limit</span>}
+      {exchange.remaining !== null && <span>{Number(exchange.remaining).toLocaleString("en")} points left</span>}
       {exchange.requestId !== null && <span>request {exchange.requestId}</span>}
     </p>
   );
