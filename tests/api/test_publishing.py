@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from clarion.access.principal import Role
 from clarion.api.publishing import BODY_BYTES_MAX
@@ -23,10 +23,6 @@ REGISTER = (
     "mutation($input: RegisterResourceInput!) { registerResource(input: $input) { resource "
     "{ id name singular description published jsonSchema _etag } } }"
 )
-OUTBOX = (
-    "SELECT o.name, resource, action::text, object_id, old, new, actor_id, actor_name, correlation_id "
-    "FROM clarion.outbox b JOIN clarion.organisations o ON o.id = b.organisation_id WHERE table_kind ORDER BY b.id"
-)
 
 
 @pytest.fixture
@@ -34,8 +30,13 @@ def operator(administrator: Caller) -> Caller:
     """Of organisation `default`; SHIPMENTS and PALLETS are registered, and publishing them needs no wait."""
     caller = administrator.of("default", Role.OPERATOR)
     for name, singular in (("SHIPMENTS", "SHIPMENT"), ("PALLETS", None)):
-        caller(REGISTER, input={"name": name, "singular": singular}).data  # noqa: B018
+        register(caller, name, singular)
     return caller
+
+
+def register(caller: Caller, name: str, singular: str | None = None) -> None:
+    answer = caller(REGISTER, input={"name": name, "singular": singular})
+    assert answer.data["registerResource"]["resource"]["name"] == name
 
 
 def create(object_id: Any = 1, /, **given: Any) -> dict[str, Any]:
@@ -320,7 +321,7 @@ def test_a_refusal_is_not_kept_under_the_key(operator: Caller) -> None:
     pallet = create(1, resource="CRATES")
     assert send(operator, pallet, idempotency_key="batch-1").status == 404
     assert operator.rows("SELECT count(*) FROM clarion.idempotency_keys") == [(0,)]
-    operator(REGISTER, input={"name": "CRATES"}).data  # noqa: B018
+    register(operator, "CRATES")
     assert send(operator, pallet, idempotency_key="batch-1").status == 200
     assert [row[1] for row in outbox(operator)] == ["CRATES"]
 
@@ -328,7 +329,9 @@ def test_a_refusal_is_not_kept_under_the_key(operator: Caller) -> None:
 def test_a_kept_answer_is_given_although_the_changes_would_be_refused_by_now(operator: Caller) -> None:
     first = send(operator, create(1, resource="PALLETS"), idempotency_key="k")
     ((key, etag),) = operator.rows("SELECT id::text, etag FROM clarion.resources WHERE name = 'PALLETS'")
-    operator("mutation($id: ID!, $etag: String!) { unregisterResource(id: $id, etag: $etag) { id } }", id=key, etag=etag)
+    operator(
+        "mutation($id: ID!, $etag: String!) { unregisterResource(id: $id, etag: $etag) { id } }", id=key, etag=etag
+    )
     assert send(operator, create(1, resource="PALLETS")).status == 404
     assert send(operator, create(1, resource="PALLETS"), idempotency_key="k").body == first.body
 
@@ -346,15 +349,17 @@ def test_a_batch_costs_a_point_and_one_for_every_ten_changes(operator: Caller) -
 
 def test_the_function_takes_nobody_elses_organisation_and_no_resource_of_a_table(operator: Caller) -> None:
     call = (
-        "SELECT clarion.publish_changes(ARRAY[name], ARRAY[etag], '{1}', '{c}', '{1}', ARRAY[NULL], '{{}}', "
+        "SELECT clarion.publish_changes(ARRAY[name], ARRAY[etag], '{1}', '{c}', '{1}', ARRAY[NULL], ARRAY['{}'], "
         "ARRAY[NULL], ARRAY[NULL], ARRAY[NULL]) FROM clarion.resources WHERE name = %s"
-    ).replace("'{{}}'", "ARRAY['{}']")
-    ((role,),) = operator.rows("SELECT api_role FROM clarion.deployment")
+    )
+    ((role, organisation),) = operator.rows(
+        "SELECT api_role, id FROM clarion.deployment, clarion.organisations WHERE name = 'default'"
+    )
     with psycopg.connect(operator.database.url) as connection:
-        connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
             connection.execute(call, ("SHIPMENTS",))
-        connection.execute("SELECT set_config('clarion.organisation_id', (SELECT id::text FROM clarion.deployment, (SELECT 1 AS id) x), true)")
+        connection.execute("SELECT set_config('clarion.organisation_id', %s, true)", (str(organisation),))
         with pytest.raises(psycopg.Error) as refused, connection.transaction():
             connection.execute(call, ("RUNS",))
         assert refused.value.sqlstate == "CL002"
@@ -362,17 +367,3 @@ def test_the_function_takes_nobody_elses_organisation_and_no_resource_of_a_table
             connection.execute("INSERT INTO clarion.outbox (resource, action, object_id) VALUES ('RUNS', 'd', '1')")
         connection.execute(call, ("SHIPMENTS",))
         connection.rollback()
-
-
-@pytest.fixture
-def waiting(operator: Caller) -> Callable[[], int]:
-    """How many sessions of the API wait for a lock."""
-
-    def count() -> int:
-        return int(
-            operator.rows(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'clarion api' AND wait_event_type = 'Lock'"
-            )[0][0]
-        )
-
-    return count

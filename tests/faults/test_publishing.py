@@ -6,12 +6,12 @@ import json
 import os
 import random
 import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,11 @@ def _serve(deployment: Deployment) -> tuple[ClarionProcess, Caller]:
 
 def _register(api: Caller, *names: str) -> None:
     for name in names:
-        api("mutation($input: RegisterResourceInput!) { registerResource(input: $input) { resource { id } } }", input={"name": name}).data  # noqa: B018
+        answer = api(
+            "mutation($input: RegisterResourceInput!) { registerResource(input: $input) { resource { id } } }",
+            input={"name": name},
+        )
+        assert answer.data["registerResource"]["resource"]["id"]
 
 
 def _send(api: Caller, changes: list[dict[str, Any]], **headers: str) -> Answer:
@@ -153,7 +157,14 @@ def test_batches_and_what_applications_publish_in_their_transactions_are_one_ord
                 by = f"application.{number}"
                 began = time.monotonic()
                 for change in _chosen(chance, by, 8):
-                    publish(connection, change["resource"], "UPDATE", change["object_id"], change["data"], organisation="default")
+                    publish(
+                        connection,
+                        change["resource"],
+                        "UPDATE",
+                        change["object_id"],
+                        change["data"],
+                        organisation="default",
+                    )
                     time.sleep(0.001)
                 connection.commit()
                 history.known[by] = Transaction(began, time.monotonic())
@@ -193,7 +204,6 @@ def test_a_batch_waits_for_a_transaction_that_publishes_its_object_and_is_refuse
 
 
 def test_what_was_answered_is_there_although_everything_is_killed_right_after(deployment: Deployment) -> None:
-    deployment.rows("SELECT 1")
     accepted: list[str] = []
     for _ in range(3):
         serve, api = _serve(deployment)
@@ -204,8 +214,9 @@ def test_what_was_answered_is_there_although_everything_is_killed_right_after(de
             for number in range(1_000):
                 key = f"{len(accepted)}.{worker}.{number}"
                 try:
-                    answer = _send(api, [{"resource": "SHIPMENTS", "action": "DELETE", "object_id": key}] )
-                except (OSError, ConnectionError, Exception):
+                    answer = _send(api, [{"resource": "SHIPMENTS", "action": "DELETE", "object_id": key}])
+                except (OSError, HTTPException):
+                    # It was killed before it answered.
                     return
                 if answer.status != 200:
                     return
@@ -237,7 +248,6 @@ def test_an_answer_waits_for_the_disk_although_the_database_does_not_by_default(
             connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
             connection.execute("SELECT pg_reload_conf()")
         with Deployment(database, tmp_path, clarion_process) as deployment:
-            serve, api = None, None
             serve = deployment.serve("--role", "api", CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
             api = Caller(int(serve.wait_for_line(r"ready on http://127\.0\.0\.1:(\d+)")[1]), KEY, database)
             _register(api, "SHIPMENTS")
@@ -248,7 +258,9 @@ def test_an_answer_waits_for_the_disk_although_the_database_does_not_by_default(
             os.kill(postmaster, signal.SIGKILL)
             serve.kill()
     with EmbeddedServer(data_dir) as database, psycopg.connect(database.url) as connection:
-        assert connection.execute("SELECT object_id FROM clarion.outbox WHERE resource = 'SHIPMENTS'").fetchall() == [("1",)]
+        assert connection.execute("SELECT object_id FROM clarion.outbox WHERE resource = 'SHIPMENTS'").fetchall() == [
+            ("1",)
+        ]
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
 
 
@@ -267,7 +279,7 @@ def test_a_published_object_reaches_the_receiver_to_the_digit(deployment: Deploy
     for exact in (b"1.10000000000000000000000000000000000001", b"123456789012345678901234567890", b"1E+2"):
         assert exact in received.body
     shown = received.json()
-    assert (shown["resource"], shown["action"], shown["object_id"]) == ("shipments", "UPDATE", "90071992547409931") or shown
+    assert (shown["resource"], shown["action"], shown["object_id"]) == ("shipments", "update", "90071992547409931")
     assert (shown["actor"], shown["correlation_id"]) == ({"id": "7", "name": "nora"}, "order-9")
 
 
@@ -288,6 +300,3 @@ def test_nothing_is_wrong_with_a_resource_without_a_table(deployment: Deployment
     detached = deployment.command("detach", "SHIPMENTS")
     assert detached.code == 0, detached
     assert _send(api, [{"resource": "SHIPMENTS", "action": "DELETE", "object_id": 1}]).status == 404
-
-
-_ = threading

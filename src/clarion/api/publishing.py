@@ -92,10 +92,13 @@ class Publishing:
     async def _carry_out(self, visit: Visit, batch: Batch, whole: Whole | None) -> Answer:
         if len(batch.problems) >= PROBLEMS_MAX:
             return _refusal(visit, batch.problems)
-        for again in range(_TRIES_MAX):
-            resources = await self._resources(batch.changes, anew=again > 0)
+        for _ in range(_TRIES_MAX):
+            resources = self._names()
             problems = await self._problems(visit, batch, resources)
             if problems:
+                # It may be the knowledge that is old, not the changes that are bad.
+                if await self._is_news():
+                    continue
                 return _refusal(visit, problems)
             named = {change.resource: resources[change.resource] for change in batch.changes}
             etags: dict[str, str] = {resource.name: resource.etag for resource in named.values()}
@@ -105,7 +108,9 @@ class Publishing:
                 async with session.writing() as connection:
                     await publish(connection, visit.principal, changes, etags, visit.request_id)
                 return Answer(200, orjson.dumps({"accepted": batch.count, "correlation_id": visit.request_id}))
-            except (ResourceChanged, HeldByOthers):
+            except ResourceChanged:
+                await self._is_news()
+            except HeldByOthers:
                 continue
             finally:
                 await session.close()
@@ -115,17 +120,17 @@ class Publishing:
             "what these changes are about is being published or changed by others; nothing was done: try again",
         )
 
-    async def _resources(self, changes: Sequence[SentChange], *, anew: bool) -> Mapping[str, Resource]:
-        """Resources by all names that they go by. They are read again for a name that is not known yet."""
-        names = self._names()
-        if anew or any(change.resource not in names for change in changes):
-            try:
-                await self._api.source.refresh()
-            except StoreUnavailable:
-                raise Refused(503, Code.INTERNAL, "The database cannot be reached: try again") from None
-        return self._names()
+    async def _is_news(self) -> bool:
+        """Look what resources there are now; whether they differ from what was known. Raises Refused (503)."""
+        before = self._names()
+        try:
+            await self._api.source.refresh()
+        except StoreUnavailable:
+            raise Refused(503, Code.INTERNAL, "The database cannot be reached: try again") from None
+        return self._names() != before
 
     def _names(self) -> Mapping[str, Resource]:
+        """Resources by all names that they go by. Raises Refused (503)."""
         published = self._api.source.published
         if published is None:
             raise Refused(503, Code.INTERNAL, "The API is starting")
