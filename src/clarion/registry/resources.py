@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access import history
-from clarion.access.organisations import OWN_ORGANISATION
+from clarion.access.organisations import OWN_ORGANISATION, of_the_deployment
 from clarion.access.principal import Permission, Principal
 from clarion.capture.names import FUNCTIONS_SCHEMA, RESOURCE
 from clarion.capture.publish import publishing_function
@@ -168,10 +168,7 @@ async def unregister_resource(connection: AsyncConnection, principal: Principal,
 async def _require_deployment(connection: AsyncConnection, principal: Principal) -> None:
     """Raises RequestRefused (FORBIDDEN) unless the client may register resources."""
     principal.require(Permission.RESOURCES_WRITE)
-    name = await connection.scalar(
-        select(tables.organisations.c.name).where(tables.organisations.c.id == principal.organisation_id)
-    )
-    if name != OWN_ORGANISATION:
+    if not await of_the_deployment(connection, principal):
         raise RequestRefused(
             Code.FORBIDDEN,
             f"resources are every organisation's: only clients of organisation {OWN_ORGANISATION!r} may register them",
