@@ -88,7 +88,7 @@ def administrator(emptied: DatabaseAddress, module_api: int) -> Caller:
     with psycopg.connect(emptied.url, autocommit=True) as connection:
         add_resources(connection, [("RUNS", "RUN"), ("ISSUES", "ISSUE")])
     caller = Caller(module_api, new_key(emptied, "default", Role.ADMINISTRATOR, "admin"), emptied)
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while len(caller("{ resources { name } }").data["resources"]) != 6:
         assert time.monotonic() < deadline
     return caller

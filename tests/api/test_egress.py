@@ -48,7 +48,8 @@ def test_a_rule_opens_registration_at_once_and_closes_it_when_it_is_taken_back(
     assert integrator(REGISTER, uri=uri).refusal == ("ADDRESS_NOT_ALLOWED", "input.webhookUri")
     assert operator(DELETE, id="1", etag=rule["_etag"]).refusal == ("NOT_FOUND", "id")
     recorded = operator.rows(
-        "SELECT action, client_name, before, after FROM clarion.history WHERE object_type = 'WebhookEgressRule' ORDER BY id"
+        "SELECT action, client_name, before, after FROM clarion.history WHERE object_type = 'WebhookEgressRule' "
+        "AND refusal IS NULL ORDER BY id"
     )
     shown = ERP | {"environment": "default", "host": None}
     assert recorded == [("CREATE", "operator", None, shown), ("DELETE", "operator", shown, None)]

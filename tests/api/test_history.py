@@ -143,7 +143,12 @@ def filled(
         add_open(connection, 2, position=2, **of)
 
     def id_and_etag(table: str) -> tuple[int, str]:
-        which = "WHERE name = 'SHIPMENTS'" if table == "resources" else "ORDER BY id LIMIT 1"
+        last = {"clients", "api_keys"}  # not the one that asks
+        which = (
+            "WHERE name = 'SHIPMENTS'"
+            if table == "resources"
+            else f"ORDER BY id {'DESC' if table in last else ''} LIMIT 1"
+        )
         ((key, etag),) = administrator.rows(f"SELECT id, etag FROM clarion.{table} {which}")
         return key, etag
 
@@ -198,6 +203,15 @@ CASES: dict[str, tuple[str, str | None, tuple[str, str]]] = {
         ("CREATE", "WebhookEgressRule"),
     ),
     "deleteWebhookEgressRule": ('(id: 1, etag: "$etag") { id }', "egress_rules", ("DELETE", "WebhookEgressRule")),
+    "createClient": ('(input: {name: "erp", role: INTEGRATOR}) { __typename }', None, ("CREATE", "Client")),
+    "updateClient": (
+        '(input: {id: "$id", etag: "$etag", name: "former"}) { __typename }',
+        "clients",
+        ("UPDATE", "Client"),
+    ),
+    "createApiKey": ("(input: {clientId: 1}) { __typename }", None, ("CREATE", "ApiKey")),
+    "revokeApiKey": ('(id: "$id", etag: "$etag") { __typename }', "api_keys", ("REVOKE", "ApiKey")),
+    "createOrganisation": ('(input: {name: "plant 2"}) { __typename }', None, ("CREATE", "Organisation")),
     "registerResource": ('(input: {name: "SHIPMENTS"}) { __typename }', None, ("CREATE", "Resource")),
     "updateResource": (
         '(input: {id: "$id", etag: "$etag", description: "Parcels."}) { __typename }',

@@ -166,9 +166,9 @@ def test_who_waits_for_another_process_too_long_is_told_so(integrator: Caller) -
         with ThreadPoolExecutor(12) as pool:
             waiting = [pool.submit(keyed, integrator, "one", create()) for _ in range(12)]
             assert integrator("{ webhookReceivers { edges { cursor } } }").status == 200
-            assert time.monotonic() - began < 1
+            assert not any(one.done() for one in waiting)
             answers = [one.result() for one in waiting]
-        assert 2.5 < time.monotonic() - began < 4
+        assert time.monotonic() - began > 2.5
     assert {(answer.status, answer.refusal[0]) for answer in answers} == {(409, "IDEMPOTENCY_KEY_IN_USE")}
     assert keyed(integrator, "one", create()).status == 200
     assert receivers(integrator) == 1

@@ -16,7 +16,13 @@ from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
 from harness.api import Caller, served
 
-BLUNT = {"mutation deleteWebhookEgressRule(id)", "query node(id: WebhookEgressRule:)", "query node(id: WebhookHeader:)"}
+BLUNT = {
+    "mutation deleteWebhookEgressRule(id)",
+    "mutation unregisterResource(id)",
+    "mutation updateResource(input.id)",
+    "query node(id: WebhookEgressRule:)",
+    "query webhookEgressRule(id)",
+}
 """Attacks that cannot find anything, since what they name belongs to the deployment and not to an organisation."""
 SLOW = {"mutation testWebhookReceiver(id)"}
 """Its answer waits for a worker, and none runs here; that it finds its receiver is tested where one does."""

@@ -111,7 +111,8 @@ def test_a_revoked_key_stays_revoked_and_the_history_says_who(administrator: Cal
     assert revoke(administrator, shown).refusal == ("CONFLICT", "etag")
     assert revoke(administrator, revoked).data["revokeApiKey"]["apiKey"] == revoked
     recorded = administrator.rows(
-        "SELECT action, before, after FROM clarion.history WHERE object_id = %s AND object_type = 'ApiKey' ORDER BY id",
+        "SELECT action, before, after FROM clarion.history WHERE object_id = %s AND object_type = 'ApiKey' "
+        "AND refusal IS NULL ORDER BY id",
         shown["id"],
     )
     assert [action for action, _, _ in recorded] == ["CREATE", "REVOKE"]

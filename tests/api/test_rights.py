@@ -294,7 +294,7 @@ def test_rights_are_widened_only_by_who_has_them_and_each_change_is_in_the_histo
     received(update(runs, receiver, readableResources=["WEBHOOK_TESTS"]), "updateWebhookReceiver")
     changes = administrator.rows(
         "SELECT before -> 'readableResources', after -> 'readableResources' FROM clarion.history "
-        "WHERE object_type = 'WebhookReceiver' ORDER BY id"
+        "WHERE object_type = 'WebhookReceiver' AND refusal IS NULL ORDER BY id"
     )
     assert changes == [
         (None, ["RUNS"]),
