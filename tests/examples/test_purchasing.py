@@ -36,6 +36,7 @@ from clarion.capture.acting import acting
 from clarion.database.address import DatabaseAddress
 from clarion_receive import Webhook
 from harness.cluster import libpq_environment
+from harness.page import Page
 from harness.process import ClarionProcess, clean_environment
 from harness.purchasing import PROJECT, in_this_process
 from harness.receiver import Received, ReceiverProcess
@@ -85,55 +86,6 @@ def purchasing(server: DatabaseAddress) -> Iterator[DatabaseAddress]:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-class Page:
-    """The page's blocks, and a shell that goes from one to the next: what is exported or defined stays."""
-
-    def __init__(self, directory: Path, environment: dict[str, str], said: dict[str, str]) -> None:
-        self.directory = directory
-        self.environment = environment
-        self._said = said
-        self._state = directory / ".state"
-        self._state.touch()
-        self._left = re.findall(r"```(sh|sql|python)\n(.*?)```", PAGE.read_text(), re.DOTALL)
-
-    def next(self, language: str, holds: str) -> str:
-        """The next block, which is of this language and holds this: all are followed, in their order."""
-        found, code = self._left.pop(0)
-        assert (found, holds in code) == (language, True), code
-        for word, instead in self._said.items():
-            code = code.replace(word, instead)
-        return str(code)
-
-    def run(self, holds: str) -> str:
-        """What the next block, a shell's, prints."""
-        return self.shell(self.next("sh", holds))
-
-    def shell(self, code: str) -> str:
-        """What this prints, run where the blocks are."""
-        script = f"set -euo pipefail\n. {self._state}\n{code}\n{{ export -p; declare -f; }} > {self._state}"
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def exported(self, name: str) -> str:
-        """A variable that a block exported."""
-        done = subprocess.run(
-            ["bash", "-c", f'. {self._state}; printf %s "${name}"'], capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
-    @property
-    def is_at_its_end(self) -> bool:
-        return not self._left
-
-
 class Staff:
     """A browser with a member of staff before it."""
 
@@ -179,6 +131,7 @@ def test_the_page_is_followed_and_the_application_goes_its_way(
         api = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
         page = Page(
+            PAGE,
             project,
             clean_environment(
                 tmp_path,

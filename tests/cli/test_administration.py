@@ -1,0 +1,97 @@
+"""`clarion clients`, `keys`, `resources`, `changes` and `history` against a deployment that runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+from pathlib import Path
+
+from clarion.access.principal import Role
+from harness.operator import Operator
+
+
+def test_a_client_gets_keys_loses_them_and_is_shut_out(operator: Operator) -> None:
+    made = operator.ask("clients", "create", "erp", "--role", "integrator", "--readable", "items", "--with-key")
+    client_id, key = made["client"]["id"], made["key"]
+    assert made["client"]["readableResources"] == ["ITEMS"]
+    assert isinstance(operator.ask("receivers", "list", CLARION_API_KEY=key), list)
+    listed = operator.done("clients", "list", "--role", "INTEGRATOR", "--name", "erp")
+    assert re.search(rf"^{client_id} +erp +MACHINE +INTEGRATOR +active +ITEMS$", listed, re.MULTILINE), listed
+
+    further = operator.done("keys", "create", "--client", client_id, "--expires", "2030-01-01").strip()
+    assert re.fullmatch(r"clk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", further)
+    keys = operator.ask("keys", "list", "--client", client_id, "--status", "active")
+    assert [one["expires"] and one["expires"][:10] for one in keys] == [None, "2030-01-01"]
+    assert "--yes" in operator.refused("keys", "revoke", keys[1]["id"], code=2)
+    assert operator.done("keys", "revoke", keys[1]["id"], "--yes") == f"key {keys[1]['id']} revoked\n"
+    assert [one["id"] for one in operator.ask("keys", "list", "--client", client_id, "--status", "REVOKED")] == [
+        keys[1]["id"]
+    ]
+    changed = operator.ask("clients", "update", client_id, "--all-readable", "--role", "AUDITOR")["client"]
+    assert (changed["role"], changed["readableResources"]) == ("AUDITOR", None)
+    assert re.search(r"^active +no$", operator.done("clients", "update", client_id, "--inactive"), re.MULTILINE)
+    refused_by = time.monotonic() + 10
+    while (after := operator.run("receivers", "list", CLARION_API_KEY=key)).code == 0:
+        assert time.monotonic() < refused_by
+    assert (after.code, "(UNAUTHENTICATED" in after.stderr) == (4, True)
+    assert keys[0]["prefix"] in operator.done("clients", "show", client_id)
+    assert "(FORBIDDEN" in operator.of(Role.INTEGRATOR).refused("clients", "list")
+
+
+def test_options_say_whether_a_key_is_made_on_the_database_or_over_the_api(operator: Operator) -> None:
+    for wrong in (["--client", "1", "--name", "erp"], ["--expires", "2030-01-01"], ["--url", operator.url]):
+        assert "has no meaning with" in operator.refused("keys", "create", *wrong, code=2)
+    made = operator.run(
+        *("keys", "create", "--organisation", "default"), CLARION_DATABASE_URL=operator.deployment.database.url
+    )
+    assert made.code == 0
+    assert made.stderr == "a key of client administrator, ADMINISTRATOR, organisation default:\n"
+    assert operator.ask("clients", "list", "--name", "administrator", CLARION_API_KEY=made.stdout.strip())
+
+
+def test_a_resource_is_registered_changed_and_removed(operator: Operator, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object", "required": ["weight"]}')
+    made = operator.ask("resources", "register", "parcels", "--description", "Parcels.", "--json-schema", "schema.json")
+    assert (made["name"], made["jsonSchema"]["required"]) == ("PARCELS", ["weight"])
+    assert re.search(
+        rf"^{made['id']} +PARCELS +published +Parcels\.$", operator.done("resources", "list"), re.MULTILINE
+    )
+    assert operator.ask("resources", "update", "parcels", "--json-schema", "none")["jsonSchema"] is None
+    assert operator.ask("resources", "show", made["id"])["name"] == "PARCELS"
+    assert operator.done("resources", "unregister", "PARCELS", "--yes") == f"resource {made['id']} unregistered\n"
+    assert "no resource has the id or name PARCELS" in operator.refused("resources", "show", "PARCELS")
+
+
+def test_changes_keep_all_digits(operator: Operator) -> None:
+    ((item,),) = operator.deployment.rows("INSERT INTO items (note) VALUES ('counted') RETURNING id::text")
+    operator.deployment.wait_for_row("SELECT FROM clarion.ledger WHERE object_id = %s", item)
+    (listed,) = operator.ask("changes", "list", "--resource", "items", "--object", item, "--from", "2020-01-01")
+    shown = operator.ask("changes", "show", listed["id"])
+    assert (shown["data"]["note"], shown["action"]) == ("counted", "CREATE")
+    assert f"ITEMS CREATE {item}" in operator.done("changes", "list", "--resource", "ITEMS")
+    assert operator.ask("changes", "list", "--until", "2020-01-01") == []
+
+
+def test_the_history_is_exported_page_by_page_and_runs_no_formula(operator: Operator, tmp_path: Path) -> None:
+    receiver_id = operator.make_receiver("=HYPERLINK(1)")
+    operator.refused("receivers", "create", "x", "http://example.com/")
+    operator.deployment.connection.execute(
+        "INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id) "
+        "SELECT id, '=1+1', 'UPDATE', 'Many', n FROM clarion.organisations, generate_series(1, 250) n WHERE name = 'default'"
+    )
+    exported = operator.run("history", "export", "--type", "Many")
+    assert (exported.code, exported.stderr) == (0, "250 entries exported\n")
+    entries = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert sorted(int(entry["objectId"]) for entry in entries) == list(range(1, 251))
+    operator.done("history", "export", "--format", "csv", "--output", "history.csv", "--from", "2020-01-01")
+    assert (tmp_path / "history.csv").stat().st_mode & 0o777 == 0o600
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["clientName"] for row in rows if row["objectType"] == "Many"} == {"'=1+1"}
+    (created,) = [row for row in rows if (row["objectType"], row["objectId"]) == ("WebhookReceiver", receiver_id)]
+    assert json.loads(created["after"])["name"] == "=HYPERLINK(1)"
+    (listed,) = operator.ask("history", "list", "--type", "WebhookReceiver", "--object", receiver_id)
+    assert listed["clientName"] == "administrator"
+    assert "cannot be written" in operator.refused("history", "export", "--output", "absent/file", code=3)
