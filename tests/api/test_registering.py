@@ -252,6 +252,34 @@ def test_changes_are_compared_by_etag(operator: Caller) -> None:
     assert taken.refusal == ("CONFLICT", "input.singular")
 
 
+def test_conditions_and_fields_know_the_members_of_a_closed_schema(
+    operator: Caller, integrator: Caller, make_receiver: Callable[..., dict[str, Any]]
+) -> None:
+    made = register(operator, jsonSchema=SCHEMA | {"additionalProperties": False})
+    receiver = make_receiver()
+    subscribe = (
+        "mutation($input: CreateWebhookSubscriptionInput!) { createWebhookSubscription(input: $input) "
+        "{ webhookSubscription { condition fields } } }"
+    )
+
+    def asked(**given: Any) -> Answer:
+        return integrator(
+            subscribe, input={"receiverId": receiver["id"], "resource": "SHIPMENTS", "action": "CREATE"} | given
+        )
+
+    deadline = time.monotonic() + 2
+    while "errors" in asked(condition="object.quantity > 5 && object.lines[0].part == 'BOLT'").body:
+        assert time.monotonic() < deadline
+    mistyped = asked(condition="object.quantty > 5")
+    assert mistyped.refusal == ("INVALID_INPUT", "input.condition")
+    assert "did you mean quantity?" in mistyped.error["message"]
+    assert asked(fields=["quantity", "line"]).refusal == ("INVALID_INPUT", "input.fields")
+    opened = operator(UPDATE, input={"id": made["id"], "etag": made["_etag"], "jsonSchema": SCHEMA})
+    assert opened.data["updateResource"]["resource"]["jsonSchema"] == SCHEMA
+    assert asked(condition="object.quantty > 5").data["createWebhookSubscription"]
+    assert asked(fields=["quantity", "line"]).data["createWebhookSubscription"]
+
+
 # ---------------------------------------------------------------- the end of one
 
 

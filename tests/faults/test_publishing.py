@@ -267,7 +267,7 @@ def test_an_answer_waits_for_the_disk_although_the_database_does_not_by_default(
 def test_a_published_object_reaches_the_receiver_to_the_digit(deployment: Deployment) -> None:
     _, api = _serve(deployment)
     _register(api, "SHIPMENTS")
-    deployment.subscribe(deployment.register(), "SHIPMENTS")
+    deployment.subscribe(deployment.register(), "SHIPMENTS", condition="object.weight > 1.0 && oldObject.weight == 1.1")
     body = (
         b'{"changes":[{"resource":"shipments","action":"update","object_id":90071992547409931,'
         b'"data":{"weight": 1.10000000000000000000000000000000000001, "serial":123456789012345678901234567890, "n":1E+2},'

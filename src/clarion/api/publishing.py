@@ -20,7 +20,7 @@ from clarion.api.idempotency import NotKept
 from clarion.api.refusals import storable
 from clarion.api.schema import Published
 from clarion.api.session import Session, Whole
-from clarion.capture.batch import PROBLEMS_MAX, Batch, BatchMalformed, Problem, SentChange, read_batch
+from clarion.capture.batch import PROBLEMS_MAX, Batch, BatchMalformed, Problem, read_batch
 from clarion.core.errors import BeforeGraphQL, Code, StoreUnavailable
 from clarion.registry.json_schema import CompiledSchema, DataRefused, compile_schema
 from clarion.registry.publishing import HeldByOthers, ResourceChanged, publish
@@ -102,7 +102,9 @@ class Publishing:
                 return _refusal(visit, problems)
             named = {change.resource: resources[change.resource] for change in batch.changes}
             etags: dict[str, str] = {resource.name: resource.etag for resource in named.values()}
-            changes = [change._replace(resource=named[change.resource].name) for change in batch.changes]
+            changes = batch.changes
+            if named.keys() != etags.keys():
+                changes = [change._replace(resource=named[change.resource].name) for change in changes]
             session = Session(self._api.engine, self._api.role, visit.principal, visit.request_id, whole)
             try:
                 async with session.writing() as connection:
@@ -142,30 +144,30 @@ class Publishing:
     async def _problems(self, visit: Visit, batch: Batch, resources: Mapping[str, Resource]) -> list[Problem]:
         """The first problems by place: those that reading found, and what is wrong with the others."""
         problems = list(batch.problems)
+        named = {change.resource for change in batch.changes}
+        refused = {name: why for name in named if (why := _unpublishable(visit, resources.get(name))) is not None}
+        schemas = {
+            name: self._schema(resource.etag, resource.json_schema)
+            for name in named - refused.keys()
+            if (resource := resources[name]).json_schema is not None
+        }
         looks = 0
-        for change in batch.changes:
+        for change in batch.changes if refused or schemas else ():
             if len(problems) >= PROBLEMS_MAX:
                 break
-            resource = resources.get(change.resource)
-            problem = _unpublishable(visit, change, resource)
-            if (
-                problem is None
-                and resource is not None
-                and resource.json_schema is not None
-                and change.data is not None
-            ):
-                schema = self._schema(resource.etag, resource.json_schema)
+            if change.resource in refused:
+                problems.append(Problem(change.number, "resource", *refused[change.resource]))
+            elif change.resource in schemas and change.data is not None:
+                schema = schemas[change.resource]
                 looks += schema.work(change.data)
                 try:
                     schema.check(change.data)
-                except DataRefused as refused:
-                    path = f"data.{refused.path}" if refused.path else "data"
-                    problem = Problem(change.number, path, str(refused))
+                except DataRefused as error:
+                    path = f"data.{error.path}" if error.path else "data"
+                    problems.append(Problem(change.number, path, str(error)))
                 if looks > _LOOKS_AT_ONCE:
                     looks = 0
                     await asyncio.sleep(0)
-            if problem is not None:
-                problems.append(problem)
         return sorted(problems)[:PROBLEMS_MAX]
 
     def _schema(self, etag: str, text: str) -> CompiledSchema:
@@ -178,16 +180,16 @@ class Publishing:
         return schema
 
 
-def _unpublishable(visit: Visit, change: SentChange, resource: Resource | None) -> Problem | None:
+def _unpublishable(visit: Visit, resource: Resource | None) -> tuple[str, Code] | None:
+    """Why the client may not publish the resource, and the code of that; None if it may."""
     principal = visit.principal
     if resource is None or resource.organisation_id not in {None, principal.organisation_id}:
-        return Problem(change.number, "resource", "there is no such resource", Code.NOT_FOUND)
+        return "there is no such resource", Code.NOT_FOUND
     if not principal.may_publish(resource.name):
         message = f"client {principal.name!r} may not publish {resource.name}; ask an administrator of the organisation"
-        return Problem(change.number, "resource", message, Code.FORBIDDEN)
+        return message, Code.FORBIDDEN
     if not resource.published:
-        message = f"{resource.name} is a table: its changes are captured where its rows are written"
-        return Problem(change.number, "resource", message)
+        return f"{resource.name} is a table: its changes are captured where its rows are written", Code.INVALID_INPUT
     return None
 
 

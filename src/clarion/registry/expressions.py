@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.core.errors import Code, RequestRefused
 from clarion.database import tables
-from clarion.expressions.columns import COLUMN_KINDS, Shape
+from clarion.expressions.columns import COLUMN_KINDS, Shape, ValueKind
 from clarion.expressions.program import ExpressionRefused, Program, compile_condition, compile_template
 from clarion.registry.fields import refused
+from clarion.registry.json_schema import members_of
 
 FIELDS_MAX = 1_600
 """PostgreSQL's own limit of columns."""
@@ -24,15 +25,16 @@ async def shape_of(connection: AsyncConnection, resource: str, action: str) -> S
     resources = tables.resources.c
     row = (
         await connection.execute(
-            select(resources.schema_name, resources.table_name, resources.excluded_columns).where(
-                resources.name == resource
-            )
+            select(
+                resources.schema_name, resources.table_name, resources.excluded_columns, resources.json_schema
+            ).where(resources.name == resource)
         )
     ).one_or_none()
     if row is None:
         raise refused("there is no such resource any more", "input.resource")
     if row.table_name is None:
-        return Shape(resource, action, None)
+        members = None if row.json_schema is None else members_of(row.json_schema)
+        return Shape(resource, action, None if members is None else dict.fromkeys(members, ValueKind.ANY))
     found = func.clarion.columns_of(row.schema_name, row.table_name).table_valued("name", "kind")
     excluded = frozenset(row.excluded_columns)
     columns = {

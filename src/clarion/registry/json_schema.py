@@ -81,8 +81,6 @@ class CompiledSchema:
 
     validator: jsonschema_rs.Draft202012Validator
     width: int
-    properties: frozenset[str] | None
-    """The members that an object can have, if the schema says so; None: any."""
 
     def work(self, text: str) -> int:
         """Looks that the object of this JSON text can take, at most."""
@@ -137,9 +135,15 @@ def compile_schema(text: str) -> CompiledSchema:
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
         place = "/".join(str(step) for step in getattr(error, "instance_path", ()))
         raise SchemaRefused(f"is no JSON Schema{f' at {place}' if place else ''}: {error.message}"[:500]) from None
+    return CompiledSchema(validator, width)
+
+
+def members_of(text: str) -> frozenset[str] | None:
+    """The only members that objects by the schema of this JSON text can have; None if it does not say so plainly."""
+    schema: _Node = json.loads(text)
     properties = schema.get("properties")
-    closed = schema.get("additionalProperties") is False and isinstance(properties, dict)
-    return CompiledSchema(validator, width, frozenset(properties or ()) if closed else None)
+    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    return frozenset(properties) if closed and isinstance(properties, dict) and properties else None
 
 
 def _whole(source: str) -> int:
