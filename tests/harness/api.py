@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,10 +23,18 @@ from clarion.access.bootstrap import create_key
 from clarion.access.principal import Role
 from clarion.api.server import no_other_roles, serve_api
 from clarion.console.serve import explorer_routes
+from clarion.core.ids import ResourceName
 from clarion.core.settings import Settings
 from clarion.core.system import SystemClock, SystemRandom
 from clarion.database.address import DatabaseAddress
+from clarion.registry.resources import Resource
 from clarion.sender.seal import Sealer
+
+
+def resource(name: str, singular: str | None = None, description: str = "") -> Resource:
+    """A resource as a schema needs it, which looks at its names alone."""
+    never = datetime.fromtimestamp(0, UTC)
+    return Resource(0, ResourceName(name), singular, description, False, None, None, "", never, never)
 
 
 @dataclass(frozen=True, slots=True)

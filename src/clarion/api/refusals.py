@@ -19,7 +19,6 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
-    GraphQLError,
     GraphQLField,
     GraphQLInputObjectType,
     GraphQLSchema,
@@ -32,7 +31,6 @@ from graphql import (
     ValueNode,
     VariableNode,
     get_named_type,
-    parse,
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,7 +41,6 @@ from clarion.access.history import Entry
 from clarion.access.principal import Origin, Principal
 from clarion.api.errors import Asked
 from clarion.api.inputs import decimal_key
-from clarion.api.limits import TOKENS_MAX
 from clarion.api.session import Session, acting
 from clarion.core.clock import Clock
 from clarion.core.errors import BeforeGraphQL, Code
@@ -113,9 +110,8 @@ class _Operation:
     @classmethod
     def read(cls, request: Asked, operation_name: str | None) -> _Operation | None:
         """The operation that was asked for; None where the document has none."""
-        try:
-            document = parse(request.query, max_tokens=TOKENS_MAX)
-        except (GraphQLError, RecursionError):
+        document = request.document
+        if document is None:
             return None
         for node in document.definitions:
             if isinstance(node, OperationDefinitionNode) and operation_name in {None, node.name and node.name.value}:
