@@ -20,7 +20,9 @@ BLUNT = {
     "mutation deleteWebhookEgressRule(id)",
     "mutation unregisterResource(id)",
     "mutation updateResource(input.id)",
+    "query node(id: Resource:)",
     "query node(id: WebhookEgressRule:)",
+    "query resource(id)",
     "query webhookEgressRule(id)",
 }
 """Attacks that cannot find anything, since what they name belongs to the deployment and not to an organisation."""

@@ -18,6 +18,7 @@ from clarion.api.headers import find_header
 from clarion.api.history import find_history_entry
 from clarion.api.organisations import find_organisation
 from clarion.api.receivers import find_receiver
+from clarion.api.resources import find_resource
 from clarion.api.subscriptions import find_subscription
 from clarion.registry.rows import not_found
 
@@ -28,6 +29,7 @@ FINDERS: Mapping[str, Callable[[Info, str], Awaitable[Node]]] = MappingProxyType
         "WebhookEvent": find_event,
         "WebhookEgressRule": find_rule,
         "WebhookHeader": find_header,
+        "Resource": find_resource,
         "Change": find_change,
         "Client": find_client,
         "ApiKey": find_key,

@@ -13,21 +13,25 @@ from strawberry.types.scalar import ScalarDefinition
 
 from clarion.access.principal import Permission
 from clarion.api import described
+from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.inputs import existing_key, given, one_etag
 from clarion.api.values import JSONValue
 from clarion.core.ids import ResourceName
 from clarion.registry import resources
+from clarion.registry.rows import not_found
 
 
 @strawberry.type(description="A kind of object that can be subscribed to.")
-class Resource:
-    id: strawberry.ID = strawberry.field(description="Decimal key.")
+class Resource(Node):
     name: ResourceName = strawberry.field(description="As `ResourceEnum` has it.")
     singular: str | None = strawberry.field(description="Another spelling of the name that is accepted.")
     description: str = strawberry.field(description="What its objects are.")
     published: bool = strawberry.field(
         description="Whether its changes are published, over HTTP or by an application; otherwise its objects are rows of a table."
+    )
+    excluded_columns: list[str] = strawberry.field(
+        description="Columns of its table that are in no change: neither in the ledger nor in what receivers get."
     )
     json_schema: JSONValue | None = strawberry.field(
         description="JSON Schema (2020-12) that the data of changes over HTTP must satisfy; null: any object."
@@ -42,6 +46,10 @@ class ResourceQueries:
     @described.field("All resources, by name.")
     def resources(self, info: Info) -> list[Resource]:
         return [resource_of(one) for one in info.context.resources]
+
+    @described.field("One resource.")
+    async def resource(self, info: Info, id: strawberry.ID) -> Resource | None:
+        return await find_resource(info, id)
 
 
 @strawberry.input(description="A resource to be registered, whose changes are published with `POST /v1/changes`.")
@@ -126,6 +134,16 @@ class ResourceMutations:
         return UnregisteredResource(id=strawberry.ID(str(key)))
 
 
+async def find_resource(info: Info, id: str) -> Resource:
+    """The resource with this id. Raises RequestRefused (NOT_FOUND) on `id`."""
+    key = existing_key(id, "resource", "id")
+    async with info.context.session.reading() as connection:
+        found = {one.id: one for one in await resources.list_resources(connection)}
+    if key not in found:
+        raise not_found("resource", "id")
+    return resource_of(found[key])
+
+
 def resource_of(record: resources.Resource) -> Resource:
     """The resource's GraphQL object."""
     return Resource(
@@ -134,6 +152,7 @@ def resource_of(record: resources.Resource) -> Resource:
         singular=record.singular,
         description=description_of(record),
         published=record.published,
+        excluded_columns=list(record.excluded_columns),
         json_schema=None if record.json_schema is None else JSONValue(json.loads(record.json_schema)),
         etag=record.etag,
         created=record.created,

@@ -41,7 +41,8 @@ class Resource:
     """A resource by its canonical name (`RUNS`), with the singular spelling that is accepted beside it, if any.
 
     `published`: it has no table. `organisation_id` is whose objects alone these are; None: the publisher's, or whose the
-    row is. `json_schema` is what the data of changes over HTTP is checked against, as JSON text.
+    row is. `json_schema` is what the data of changes over HTTP is checked against, as JSON text. `excluded_columns` of
+    its table are in no change.
     """
 
     id: int
@@ -54,6 +55,7 @@ class Resource:
     etag: str
     created: datetime
     updated: datetime
+    excluded_columns: tuple[str, ...] = ()
 
 
 async def configuration_version(connection: AsyncConnection) -> int:
@@ -244,7 +246,7 @@ _COLUMNS = tuple(
     tables.resources.c[name]
     for name in (
         *("id", "name", "singular", "description", "table_name", "organisation_id", "json_schema"),
-        *("etag", "created", "updated"),
+        *("etag", "created", "updated", "excluded_columns"),
     )
 )
 
@@ -261,6 +263,7 @@ def _resource(row: Row[Any]) -> Resource:
         row.etag,
         row.created,
         row.updated,
+        tuple(row.excluded_columns),
     )
 
 
