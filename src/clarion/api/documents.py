@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphql import (
     ASTValidationRule,
@@ -16,24 +17,51 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
+    get_variable_values,
     parse,
     specified_rules,
     validate,
 )
+from graphql.validation.rules import overlapping_fields_can_be_merged
+from graphql.validation.validate import ValidationAbortedError
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from clarion.api.limits import TOKENS_MAX, DocumentLimits
+from clarion.api.cost import Costs, OperationCost
+from clarion.api.limits import TOKENS_MAX, measured, tokens_count, too_complex
 
-TOKENS_KEPT_MAX = 200_000
-"""Tokens of all documents that are kept. One takes about 550 bytes, and twice as much with what is known of it."""
+TOKENS_KEPT_MAX = 100_000
+"""Tokens of all documents that are kept. One takes about 550 bytes with what is known of it."""
+
+ERRORS_MAX = 5
+"""Errors of one document, or its variables, that are told; each takes time of its own."""
+
+GUESSED_TOKENS_MAX = 300
+"""Size of a document up to which errors say what may have been meant."""
+
+FIELD_COMPARISONS_MAX = 20_000
+"""Of fields with the same name, which the library compares pair by pair: its own limit stands for most of a second."""
+
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = FIELD_COMPARISONS_MAX
 
 RULES: tuple[type[ASTValidationRule], ...] = (
-    DocumentLimits,
     *specified_rules,
     MaybeNullValidationRule,
     OneOfInputValidationRule,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a document. `mutations_count`: how many root fields it has, if it is a mutation."""
+
+    node: OperationDefinitionNode
+    mutations_count: int
+    cost: OperationCost
+
+    @property
+    def name(self) -> str | None:
+        return None if self.node.name is None else self.node.name.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +72,15 @@ class Document:
     node: DocumentNode | None
     tokens: int
     errors: tuple[GraphQLError, ...] = ()
+    operations: tuple[Operation, ...] = ()
 
-    def operation(self, name: str | None) -> OperationDefinitionNode:
+    def operation(self, name: str | None) -> Operation:
         """The operation of this name, or the only one. Raises GraphQLError if there is none, or it cannot be told which."""
-        definitions = () if self.node is None else self.node.definitions
-        operations = [one for one in definitions if isinstance(one, OperationDefinitionNode)]
-        if name is not None:
-            operations = [one for one in operations if one.name is not None and one.name.value == name]
+        operations = [one for one in self.operations if name is None or one.name == name]
         if not operations:
             raise GraphQLError("the document has no operation" + ("" if name is None else " of this name"))
         if len(operations) > 1:
             raise GraphQLError("the document has several operations: name one as `operationName`")
-        if operations[0].operation is OperationType.SUBSCRIPTION:
-            raise GraphQLError("subscriptions are not offered over HTTP")
         return operations[0]
 
 
@@ -65,6 +89,7 @@ class Documents:
 
     def __init__(self, schema: GraphQLSchema, tokens_max: int = TOKENS_KEPT_MAX) -> None:
         self._schema = schema
+        self._costs = Costs(schema)
         self._tokens_max = tokens_max
         self._tokens = 0
         self._known: OrderedDict[str, Document] = OrderedDict()
@@ -87,18 +112,51 @@ class Documents:
             self._tokens -= _weight(self._known.popitem(last=False)[1])
         return made, False
 
+    def variable_errors(self, operation: Operation, variables: dict[str, Any]) -> list[GraphQLError]:
+        """Why the operation cannot be run with these variables; the first few reasons.
+
+        The library would look for more of them, and guess what was meant, which takes minutes for a body full of errors.
+        """
+        definitions = operation.node.variable_definitions or ()
+        found = get_variable_values(self._schema, definitions, variables, ERRORS_MAX)
+        return found[:ERRORS_MAX] if isinstance(found, list) else []
+
     def _made(self, query: str) -> Document:
+        # The parser would find out, too, after ten times as long.
+        tokens = tokens_count(query)
+        if tokens > TOKENS_MAX:
+            return Document(query, None, TOKENS_MAX, (too_complex(f"the document has more than {TOKENS_MAX} tokens"),))
         try:
             node = parse(query, max_tokens=TOKENS_MAX)
         except GraphQLError as error:
-            return Document(query, None, min(len(query) + 1, TOKENS_MAX), (error,))
-        return Document(query, node, node.token_count, tuple(self._errors(node)))
+            return Document(query, None, tokens, (error,))
+        sizes, excess = measured(node)
+        errors = self._errors(node) if excess is None else [excess]
+        if errors:
+            return Document(query, node, node.token_count, tuple(errors))
+        operations = (one for one in node.definitions if isinstance(one, OperationDefinitionNode))
+        return Document(
+            query,
+            node,
+            node.token_count,
+            operations=tuple(
+                self._operation(node, one, root_fields) for one, root_fields in zip(operations, sizes, strict=True)
+            ),
+        )
+
+    def _operation(self, document: DocumentNode, node: OperationDefinitionNode, root_fields: int) -> Operation:
+        mutations_count = root_fields if node.operation is OperationType.MUTATION else 0
+        return Operation(node, mutations_count, self._costs.of(document, node))
 
     def _errors(self, node: DocumentNode) -> Sequence[GraphQLError]:
-        try:
-            return validate(self._schema, node, RULES)
-        except GraphQLError as error:
-            return [error]
+        # To guess what was meant takes longer than all else: it is done for documents that a person could have written.
+        errors = validate(self._schema, node, RULES, max_errors=ERRORS_MAX, hide_suggestions=True)
+        if errors and node.token_count <= GUESSED_TOKENS_MAX:
+            errors = validate(self._schema, node, RULES, max_errors=ERRORS_MAX)
+        if not errors or not isinstance(errors[-1], ValidationAbortedError):
+            return errors
+        # After many errors, or because comparing all fields with each other would take too long.
+        return errors[:-1] or [too_complex("too many fields of the same name: ask for each once")]
 
 
 def _weight(document: Document) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphql import DocumentNode, FieldNode, GraphQLError, GraphQLSchema, parse
+from graphql import DocumentNode, FieldNode, GraphQLError, GraphQLSchema
 from sqlalchemy.exc import DBAPIError
 
 from clarion.api.input_paths import fields_of
@@ -20,8 +20,10 @@ _log = logging.getLogger(__name__)
 INTERNAL_TEXT = "an internal error occurred; the log has it under this correlation id"
 _QUERY_CANCELED = "57014"
 _REPEATED = re.compile(r"(cannot represent[^:]*value): .*|[,;.] ?found: .*", re.DOTALL | re.IGNORECASE)
+_DIGITS = "integer string conversion"
+"""In how the language words its refusal of numbers with thousands of digits, with advice for programmers."""
 _TOO_LARGE = (f"more than {TOKENS_MAX} tokens", "nested too deeply")
-"""How the library words its refusals of too large documents and variables; it has no codes."""
+"""How the library words its refusals of too large documents; it has no codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Asked:
     """What the errors are answers to."""
 
     schema: GraphQLSchema
-    query: str
+    document: DocumentNode | None
     variables: Mapping[str, Any]
     request_id: str
 
@@ -57,6 +59,8 @@ def _of_library(error: GraphQLError) -> bool:
     if isinstance(error.original_error, GraphQLError):
         node = error.nodes[0] if error.nodes else None
         return error.path is None or not isinstance(node, FieldNode)
+    if isinstance(error.original_error, ValueError) and error.path is None:
+        return True
     if error.original_error is None:
         return error.path is None or not any(isinstance(node, FieldNode) for node in error.nodes or ())
     return False
@@ -80,6 +84,8 @@ def _without_values(message: str) -> str:
 
     What a name of an enumeration should have been is worth showing.
     """
+    if _DIGITS in message:
+        return "A number has too many digits."
     return message if message.startswith("Enum '") or " Enum '" in message else _REPEATED.sub(r"\1", message)
 
 
@@ -107,14 +113,6 @@ def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:
 
 
 def _fields(errors: Sequence[GraphQLError], asked: Asked) -> Any:
-    document = _document(asked.query) if any(error.nodes for error in errors) else None
-    if document is None:
+    if asked.document is None or not any(error.nodes for error in errors):
         return iter([None] * len(errors))
-    return iter(fields_of(errors, asked.schema, document, asked.variables))
-
-
-def _document(query: str) -> DocumentNode | None:
-    try:
-        return parse(query, max_tokens=TOKENS_MAX)
-    except GraphQLError:
-        return None
+    return iter(fields_of(errors, asked.schema, asked.document, asked.variables))

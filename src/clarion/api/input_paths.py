@@ -114,9 +114,7 @@ def _in_variable(
     type_: Any = type_from_ast(schema, definition.type)
     if type_ is None or name not in variables:
         return prefix
-    places: list[list[str | int]] = []
-    validate_input_value(variables[name], type_, lambda _error, path: places.append(path))
-    place = places[index] if index < len(places) else []
+    place = _place(variables[name], type_, index)
     value: Any = variables[name]
     for step in place:
         nullable = get_nullable_type(type_)
@@ -128,6 +126,31 @@ def _in_variable(
             break
     path = ".".join([prefix, *map(str, place)])
     return _with_missing(path, type_, set(value)) if isinstance(value, dict) else path
+
+
+class _Found(Exception):
+    """The place that was looked for."""
+
+    def __init__(self, place: list[str | int]) -> None:
+        super().__init__()
+        self.place = place
+
+
+def _place(value: Any, type_: GraphQLInputType, index: int) -> list[str | int]:
+    """Where the `index`-th error in a value is. Those after it, which may be thousands, are not looked for."""
+    seen = 0
+
+    def count(_error: object, path: list[str | int]) -> None:
+        nonlocal seen
+        if seen == index:
+            raise _Found(path)
+        seen += 1
+
+    try:
+        validate_input_value(value, type_, count, hide_suggestions=True)
+    except _Found as found:
+        return found.place
+    return []
 
 
 def _with_missing(path: str, type_: GraphQLInputType | None, present: set[str]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from graphql import GraphQLError, OperationType
+from graphql import GraphQLError
 
 from clarion.api.answers import Answer, RateLimited, Refused, errors_answer
 from clarion.api.context import Context
+from clarion.api.cost import NODES_MAX, NOTHING, VALUES_MAX, Cost
 from clarion.api.deadline import Deadline, DeadlinePassed
 from clarion.api.documents import Document
 from clarion.api.errors import Asked, shown
@@ -23,6 +24,9 @@ from clarion.core.errors import Code
 BODY_BYTES_MAX = 64 * 1024
 OPERATIONS_MAX = 10
 POINTS_OF_MUTATION = 10
+NODES_OF_POINT = 10
+VALUES_OF_POINT = 200
+POINTS_OF_REFUSED_VARIABLES = 10
 TOKENS_OF_POINT = 20
 """A document that has to be parsed and checked costs a point for so many tokens, unless what it asks for costs more."""
 
@@ -40,13 +44,21 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An operation with its document; `errors` are why it is not run. `points` is what it costs to run it."""
+    """An operation with its document and what it costs to run it; `errors` are why it is not run."""
 
     asked: Operation
     document: Document
     errors: Sequence[GraphQLError]
-    points: int = 0
-    is_mutation: bool = False
+    cost: Cost = NOTHING
+    mutations_count: int = 0
+
+    @property
+    def points(self) -> int:
+        """A mutation costs ten, with a page of what it shows; all else one, and one for ten nodes or 200 values."""
+        if self.errors:
+            return 0
+        read = 1 + max(-(-self.cost.nodes // NODES_OF_POINT), self.cost.values // VALUES_OF_POINT)
+        return max(self.mutations_count * POINTS_OF_MUTATION, read)
 
 
 async def answer_graphql(visit: Visit) -> Answer:
@@ -58,7 +70,8 @@ async def answer_graphql(visit: Visit) -> Answer:
         raise Refused(503, "INTERNAL", "The API is starting")
     run = _Run(visit, published, is_array, len(operations))
     prepared, work = run.prepare(operations)
-    points = sum(one.points for one in prepared)
+    excess = _excess(sum((one.cost for one in prepared), NOTHING))
+    points = 0 if excess is not None else sum(one.points for one in prepared)
     try:
         # One was taken before the body was read.
         visit.charge(max(points, work) - 1)
@@ -66,8 +79,10 @@ async def answer_graphql(visit: Visit) -> Answer:
         visit.spend(max(work - 1, 0))
         visit.limited(refused)
         return run.all_refused(200, refused.error)
+    if excess is not None:
+        return run.all_refused(200, _too_complex(excess))
     key = visit.idempotency_key
-    if key is None or not any(one.is_mutation and not one.errors for one in prepared):
+    if key is None or not any(one.mutations_count for one in prepared):
         return await run.answer(prepared)
     return await visit.once(key, body, lambda whole: run.answer_whole(prepared, whole))
 
@@ -89,7 +104,10 @@ class _Run:
             document, is_known = self._published.schema.documents.get(asked.query)
             if not is_known or document.errors:
                 work += -(-document.tokens // TOKENS_OF_POINT)
-            prepared.append(self._prepared(asked, document))
+            one = self._prepared(asked, document)
+            prepared.append(one)
+            if one.errors and not document.errors:
+                work += POINTS_OF_REFUSED_VARIABLES
         return prepared, max(work, 1)
 
     def _prepared(self, asked: Operation, document: Document) -> Prepared:
@@ -99,9 +117,11 @@ class _Run:
             operation = document.operation(asked.name)
         except GraphQLError as error:
             return Prepared(asked, document, [error])
-        is_mutation = operation.operation is OperationType.MUTATION
-        points = POINTS_OF_MUTATION if is_mutation else 1
-        return Prepared(asked, document, (), points, is_mutation)
+        errors = self._published.schema.documents.variable_errors(operation, asked.variables)
+        if errors:
+            return Prepared(asked, document, errors)
+        cost = operation.cost.of(asked.variables)
+        return Prepared(asked, document, (), cost, operation.mutations_count)
 
     async def answer(self, prepared: Sequence[Prepared]) -> Answer:
         """Each operation by itself, each mutation committed when it is done."""
@@ -145,7 +165,11 @@ class _Run:
                 raise NotKept(self.all_refused(200, error)) from None
             error = _too_complex(
                 "the request took longer than it may: ask for less at once"
-                + ("; mutations before may have been carried out" if any(one.is_mutation for one in prepared) else "")
+                + (
+                    "; mutations before may have been carried out"
+                    if any(one.mutations_count for one in prepared)
+                    else ""
+                )
             )
             answers += [{"data": None, "errors": [error]} for _ in prepared[len(answers) :]]
         return answers
@@ -167,9 +191,17 @@ class _Run:
             data, errors = result.data, result.errors
         answer = {"data": data}
         if errors:
-            about = Asked(schema.graphql_schema, asked.query, asked.variables, visit.request_id)
+            about = Asked(schema.graphql_schema, prepared.document.node, asked.variables, visit.request_id)
             answer["errors"] = shown(errors, about)
         return answer
+
+
+def _excess(cost: Cost) -> str | None:
+    """Why a request that costs so much is not run."""
+    for count, what, most in ((cost.nodes, "nodes", NODES_MAX), (cost.values, "values of fields", VALUES_MAX)):
+        if count > most:
+            return f"this asks for up to {count:,} {what}, {most:,} are allowed: ask for shorter pages with `first`"
+    return None
 
 
 def _too_complex(message: str) -> dict[str, Any]:
