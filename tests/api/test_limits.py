@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from graphql import GraphQLError, get_introspection_query, parse
+from graphql import DocumentNode, GraphQLError, get_introspection_query, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attack.graphql import ATTACKS, UNREADABLE, WITHIN, Attack
+from clarion.api.cost import NODES_MAX
 from clarion.api.documents import TOKENS_KEPT_MAX, Documents
-from clarion.api.limits import TOKENS_MAX, tokens_count
+from clarion.api.limits import TOKENS_MAX, measured, tokens_count
 from clarion.api.operations import BODY_BYTES_MAX, parse_body
 from clarion.api.schema import Schema, build_schema
 from harness.api import Caller, resource
@@ -24,6 +25,8 @@ Result = TypeVar("Result")
 
 PARSED_MS_MAX = 15.0
 REFUSED_MS_MAX = 5.0
+BUSY = 2.0
+"""What others on the same processor may make of a time; the figures themselves are for a quiet machine."""
 ANY_MS_MAX = 60.0
 """What the worst document that is no larger than allowed may take of the processor, parsed, checked and told its errors."""
 
@@ -44,12 +47,11 @@ def cpu_ms(act: Callable[[], Result]) -> tuple[float, Result]:
     return min(times), result
 
 
-def parsed(query: str) -> bool:
+def parsed(query: str) -> DocumentNode | None:
     try:
-        parse(query, max_tokens=TOKENS_MAX)
+        return parse(query, max_tokens=TOKENS_MAX)
     except GraphQLError:
-        return False
-    return True
+        return None
 
 
 def named(attacks: tuple[Attack, ...]) -> Any:
@@ -60,15 +62,22 @@ def named(attacks: tuple[Attack, ...]) -> Any:
 def test_a_hostile_document_costs_next_to_nothing_beyond_its_parsing(attack: Attack, schema: Schema) -> None:
     query = attack.build()
     assert len(query) <= BODY_BYTES_MAX
-    whole_ms, (document, known) = cpu_ms(lambda: Documents(schema.graphql_schema).get(query))
-    parsing_ms, _ = cpu_ms(lambda: parsed(query)) if tokens_count(query) <= TOKENS_MAX else (0.0, False)
-    assert not known
-    # What is refused for its nodes and values is valid; it is refused when its variables are known.
-    refused = document.errors or document.operations[0].cost.of({}).nodes > 10_000
-    assert refused
-    if document.errors:
-        assert parsing_ms <= PARSED_MS_MAX
-        assert whole_ms - parsing_ms <= REFUSED_MS_MAX
+    counting_ms, tokens = cpu_ms(lambda: tokens_count(query))
+    assert counting_ms <= REFUSED_MS_MAX
+    if tokens > TOKENS_MAX:
+        return
+    parsing_ms, node = cpu_ms(lambda: parsed(query))
+    assert parsing_ms <= PARSED_MS_MAX * BUSY
+    if node is None:
+        return
+    refusing_ms, (_, excess) = cpu_ms(lambda: measured(node))
+    if excess is not None:
+        assert counting_ms + refusing_ms <= REFUSED_MS_MAX
+        return
+    # What is refused for its nodes and values is valid.
+    whole_ms, (document, _known) = cpu_ms(lambda: Documents(schema.graphql_schema).get(query))
+    assert document.operations[0].cost.of({}).nodes > NODES_MAX
+    assert whole_ms <= (PARSED_MS_MAX + REFUSED_MS_MAX) * BUSY
 
 
 @named((*UNREADABLE, *WITHIN))
@@ -76,7 +85,7 @@ def test_the_worst_documents_within_the_limits_are_cheap(attack: Attack, schema:
     query = attack.build()
     assert len(query) <= BODY_BYTES_MAX
     whole_ms, _ = cpu_ms(lambda: Documents(schema.graphql_schema).get(query))
-    assert whole_ms <= ANY_MS_MAX
+    assert whole_ms <= ANY_MS_MAX * BUSY
 
 
 def test_each_is_refused_over_http_with_its_code(administrator: Caller) -> None:
@@ -139,7 +148,7 @@ def test_a_body_that_is_no_json_is_refused_in_a_millisecond() -> None:
             return False
 
         ms, is_refused = cpu_ms(refused)
-        assert is_refused and ms <= 1, body[:20]
+        assert is_refused and ms <= 1 * BUSY, body[:20]
 
 
 def test_documents_that_are_kept_are_bounded_and_found_again(schema: Schema) -> None:

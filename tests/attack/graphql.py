@@ -66,11 +66,11 @@ def _costly_fragments() -> str:
 def _overlapping(names: int) -> str:
     """Fields of the same name in fragments that are spread beside each other: all are compared with all."""
     fragments = [
-        f"fragment F{number} on WebhookReceiver {{ " + "id name subscriptions { id } " * 3 + "}"
+        f"fragment F{number} on WebhookReceiver {{ " + "id name subscriptions(first: 1) { id } " * 3 + "}"
         for number in range(names)
     ]
     spreads = " ".join(f"...F{number}" for number in range(names))
-    return f"{{ webhookReceivers {{ edges {{ node {{ {spreads} }} }} }} }} " + " ".join(fragments)
+    return f"{{ webhookReceivers(first: 1) {{ edges {{ node {{ {spreads} }} }} }} }} " + " ".join(fragments)
 
 
 def _suggestions() -> str:
@@ -224,7 +224,7 @@ WITHIN: tuple[Attack, ...] = (
             + " "
             + _chain(90).removeprefix("{ ...F0 } ")
         ),
-        "QUERY_TOO_COMPLEX",
+        "QUERY_INVALID",
     ),
     Attack(
         "variables used through fragments",
