@@ -15,9 +15,8 @@ from clarion.access.principal import Role
 from clarion.api.schema import build_schema
 from clarion.core.system import SystemRandom
 from clarion.database.address import DatabaseAddress
-from clarion.registry.resources import Resource
 from clarion.sender.seal import Sealer
-from harness.api import Caller, new_key, served
+from harness.api import Caller, new_key, resource, served
 from harness.browser import NARROW, Explorer, chromium, visiting
 
 pytestmark = pytest.mark.system
@@ -136,7 +135,7 @@ def test_a_receiver_is_made_with_the_first_tab_and_subscribed_with_the_second(
 
 
 def test_every_example_is_valid_in_the_schema(entered: Explorer) -> None:
-    schema = build_schema([Resource("RUNS", "RUN", "Runs.")]).graphql_schema
+    schema = build_schema([resource("RUNS", "RUN", "Runs.")]).graphql_schema
     buttons = entered.page.get_by_role("navigation", name="Examples").get_by_role("button")
     assert buttons.count() >= 12
     seen = set()
