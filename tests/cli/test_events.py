@@ -70,7 +70,7 @@ def test_watching_shows_what_appears_and_what_becomes_of_it(operator: Operator) 
         process.interrupt()
         ended = process.wait()
         assert (ended.code, ended.stderr.strip()) == (130, "")
-    assert sum(first in line.split() for line in watching.stdout if "DELIVERED" in line) == 1
+    assert sum(f"CREATE {first} " in line for line in watching.stdout if "DELIVERED" in line) == 1
 
 
 def test_watching_survives_a_restart_of_the_api(

@@ -13,6 +13,7 @@ import psycopg
 from attack.border import border_of
 from attack.isolation import Border, attacks, schema_of
 from clarion.access.principal import Role
+from clarion.core.settings import Settings
 from clarion.core.system import SystemRandom
 from clarion.sender.seal import Sealer
 from harness.api import Caller, new_key, served
@@ -24,6 +25,7 @@ from proof.figures import Figure
 Proof = Callable[[bool], list[Figure]]
 
 MEDIANS_APART_MAX = 0.03
+UNLIMITED = Settings(api_points_per_second=1_000_000, api_points_burst=10_000_000)
 
 
 def isolation(_brief: bool) -> list[Figure]:
@@ -88,7 +90,7 @@ def _bordered() -> Iterator[Border]:
     with stage() as deployment:
         with psycopg.connect(deployment.database.url, autocommit=True) as connection:
             add_resources(connection, [("RUNS", "RUN"), ("ISSUES", "ISSUE")])
-        with served(deployment.database, Sealer(random.token(32), random)) as port:
+        with served(deployment.database, Sealer(random.token(32), random), settings=UNLIMITED) as port:
             key = new_key(deployment.database, "default", Role.ADMINISTRATOR, "admin")
             yield border_of(Caller(port, key, deployment.database))
 

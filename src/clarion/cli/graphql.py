@@ -50,8 +50,10 @@ class GraphQL:
         self.url = url
         self._target = _parsed(url)
         # http.client would quote the whole header in its error.
-        if not key or not all("!" <= character <= "~" for character in key):
-            raise UsageInvalid("the API key has characters that no key has", "it is one line, without blanks")
+        if not key.strip() or key != key.strip() or not all(" " <= character <= "~" for character in key):
+            raise UsageInvalid(
+                "the API key has characters that no key has", "it is one line of ASCII, without a blank at either end"
+            )
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._timeout_seconds = timeout_seconds
         self._tls = _tls(ca_file) if self._target.scheme == "https" else None
