@@ -289,7 +289,8 @@ def test_the_publishers_are_those_named_last_and_others_keep_no_right(parcels: C
     detach(parcels, "PARCELS")
     assert not may_look("another")
     assert parcels.execute("SELECT count(*) FROM clarion.resources WHERE name LIKE 'PA%'").fetchone() == (0,)
-    assert parcels.execute("SELECT count(*) FROM pg_proc WHERE proname LIKE 'publish\\_%'").fetchone() == (0,)
+    left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'clarion_triggers'::regnamespace AND proname LIKE 'publish\\_%'"
+    assert parcels.execute(left).fetchone() == (0,)
     parcels.execute("DROP ROLE application; DROP ROLE another")
 
 
