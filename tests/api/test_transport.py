@@ -158,3 +158,75 @@ def test_without_the_database_the_answer_is_503_and_the_api_recovers(
         assert "database" not in answer.error["message"]
         elsewhere.rows(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS true")
         assert caller("{ webhookReceivers { edges { cursor } } }").data == {"webhookReceivers": {"edges": []}}
+
+
+def test_no_request_that_a_page_of_another_site_could_make_is_taken(administrator: Caller) -> None:
+    mutation = json.dumps({"query": 'mutation { deleteWebhookReceiver(id: 1, etag: "x") { id } }'}).encode()
+    # A browser asks no leave (preflight) for the first of these types, which are those of forms.
+    for media_type in (
+        *("text/plain", "text/plain; application/json", "application/x-www-form-urlencoded", "multipart/form-data"),
+        *("application/graphql", "application/jsonp", "text/json", "application/json-patch+json", "", "*/*"),
+    ):
+        answer = administrator.send(mutation, content_type=media_type)
+        assert (answer.status, answer.refusal[0]) == (400, "MALFORMED"), media_type
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
+        answer = administrator.send(mutation, method=method)
+        assert answer.status == 405, method
+        assert "access-control-allow-origin" not in answer.headers
+    for query in ("mutation%7BdeleteWebhookReceiver(id:1,etag:%22x%22)%7Bid%7D%7D", "%7B__typename%7D"):
+        answer = administrator.send(b"", method="GET", path=f"/graphql?query={query}")
+        assert not isinstance(answer.body, dict)
+
+
+def test_a_preflight_is_not_granted(administrator: Caller) -> None:
+    asked = administrator.with_key(None).send(
+        b"",
+        method="OPTIONS",
+        origin="https://evil.example",
+        access_control_request_method="POST",
+        access_control_request_headers="authorization,content-type",
+    )
+    assert asked.status == 405
+    answer = administrator.send(json.dumps(PING).encode(), origin="https://evil.example", sec_fetch_site="cross-site")
+    for one in (asked, answer):
+        assert not any(name.startswith("access-control") for name in one.headers)
+
+
+def test_cookies_mean_nothing(administrator: Caller) -> None:
+    """Origin and Sec-Fetch-Site need no look either: nothing that a browser sends by itself lets anybody in."""
+    anonymous, key, ping = administrator.with_key(None), administrator.key, json.dumps(PING).encode()
+    for cookie in (
+        f"authorization=Bearer {key}",
+        f"authorization={key}",
+        f"session={key}",
+        f"key={key}; api_key={key}",
+    ):
+        answer = anonymous.send(ping, cookie=cookie, origin="http://127.0.0.1", sec_fetch_site="same-origin")
+        assert (answer.status, answer.refusal[0]) == (401, "UNAUTHENTICATED")
+        assert "set-cookie" not in answer.headers
+    answer = administrator.send(ping, cookie="authorization=Bearer nonsense")
+    assert answer.status == 200
+    assert "set-cookie" not in answer.headers
+
+
+def test_answers_are_neither_kept_nor_taken_for_something_else(administrator: Caller) -> None:
+    ping = json.dumps(PING).encode()
+    for answer in (administrator.send(ping), administrator.send(b"{"), administrator.with_key(None).send(ping)):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "application/json"
+
+
+def test_who_is_unknown_learns_nothing_of_the_schema(administrator: Caller) -> None:
+    """Five hundred guesses, each close to a name that there is: no answer differs from the others."""
+    kinds = administrator("{ __schema { queryType { fields { name } } mutationType { fields { name } } } }").data[
+        "__schema"
+    ]
+    names = [field["name"] for kind in kinds.values() for field in kind["fields"]]
+    probes = [f"{{ {name[:cut]}{name[cut + 1 :]} }}" for name in names for cut in range(len(name))][:496]
+    probes += ["{ __schema { types { name } } }", '{ __type(name: "Query") { name } }', "{", "{ __typename }"]
+    assert len(probes) == 500
+    anonymous = administrator.with_key(None)
+    (only,) = {json.dumps(anonymous(probe).body) for probe in probes}
+    assert json.loads(only)["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
+    assert not any(name in only for name in names)

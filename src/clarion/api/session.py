@@ -170,6 +170,9 @@ class Session:
     @asynccontextmanager
     async def _part_of(self, whole: Whole) -> AsyncIterator[AsyncConnection]:
         self._require_open()
+        if whole.broken:
+            # The database would refuse each statement now, and what is taken back need not be reckoned to its end.
+            raise RequestRefused(Code.QUERY_TOO_COMPLEX, "this request was given up before")
         await whole.connection.execution_options(**{_COUNTED: self._statements})
         try:
             yield whole.connection
