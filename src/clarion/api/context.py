@@ -10,7 +10,7 @@ import strawberry
 from graphql import DocumentNode
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from clarion.access.principal import Permission, Principal
+from clarion.access.principal import Principal
 from clarion.api.deadline import Deadline
 from clarion.api.loaders import Loaders
 from clarion.api.session import Session
@@ -51,10 +51,6 @@ class Context:
 
     def __post_init__(self) -> None:
         self._forget()
-
-    def require_write(self) -> None:
-        """Raises RequestRefused (FORBIDDEN) before anything of a mutation is looked at."""
-        self.principal.require(Permission.WEBHOOKS_WRITE)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[AsyncConnection]:

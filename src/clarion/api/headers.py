@@ -58,7 +58,6 @@ class HeaderMutations:
     @described.mutation("Give a receiver one more header.")
     async def create_webhook_header(self, info: Info, input: CreateWebhookHeaderInput) -> WebhookHeaderPayload | None:
         context = info.context
-        context.require_write()
         receiver_id = ReceiverId(existing_key(input.receiver_id, "webhook receiver", "input.receiverId"))
         draft = HeaderDraft(input.key, input.value)
         async with context.changing() as connection:
@@ -70,7 +69,6 @@ class HeaderMutations:
     @described.mutation("Change a header's name, its value, or both.")
     async def update_webhook_header(self, info: Info, input: UpdateWebhookHeaderInput) -> WebhookHeaderPayload | None:
         context = info.context
-        context.require_write()
         etag = one_etag(input.etag, input.underscored_etag)
         key = existing_key(input.id, "webhook header", "input.id")
         async with context.changing() as connection:
@@ -82,7 +80,6 @@ class HeaderMutations:
     @described.mutation("Take a header away from its receiver.")
     async def delete_webhook_header(self, info: Info, id: strawberry.ID, etag: str) -> DeletedWebhookHeader | None:
         context = info.context
-        context.require_write()
         key = existing_key(id, "webhook header", "id")
         async with context.changing() as connection:
             await headers.delete_header(connection, context.principal, key, etag)

@@ -173,7 +173,6 @@ class OrganisationMutations:
     )
     async def create_organisation(self, info: Info, input: CreateOrganisationInput) -> CreatedOrganisation | None:
         context = info.context
-        context.principal.require(Granted.ORGANISATIONS_WRITE)
         values = given(input, ("name", "administrator_name"), null_is_default=True)
         async with context.changing() as connection:
             made = await organisations.create_organisation(

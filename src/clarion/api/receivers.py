@@ -219,7 +219,6 @@ class ReceiverMutations:
         self, info: Info, input: CreateWebhookReceiverInput
     ) -> WebhookReceiverPayload | None:
         context = info.context
-        context.require_write()
         values = given(input, _VALUES, null_is_default=True)
         drafts = [HeaderDraft(header.key, header.value) for header in input.headers or []]
         services = context.services
@@ -235,7 +234,6 @@ class ReceiverMutations:
         self, info: Info, input: UpdateWebhookReceiverInput
     ) -> WebhookReceiverPayload | None:
         context = info.context
-        context.require_write()
         etag = one_etag(input.etag, input.underscored_etag)
         key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
         values: dict[str, Any] = given(input, _VALUES)
@@ -253,7 +251,6 @@ class ReceiverMutations:
         self, info: Info, input: RotateWebhookReceiverSecretInput
     ) -> WebhookReceiverPayload | None:
         context = info.context
-        context.require_write()
         etag = one_etag(input.etag, input.underscored_etag)
         key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
         values = given(input, ("shared_secret", "overlap_seconds"), null_is_default=True)
@@ -269,7 +266,6 @@ class ReceiverMutations:
     @described.mutation("Delete an endpoint and its subscriptions; the audit trail stays.")
     async def delete_webhook_receiver(self, info: Info, id: strawberry.ID, etag: str) -> DeletedWebhookReceiver | None:
         context = info.context
-        context.require_write()
         key = ReceiverId(existing_key(id, "webhook receiver", "id"))
         async with context.changing() as connection:
             await receivers.delete_receiver(connection, context.principal, key, etag)

@@ -11,7 +11,6 @@ import strawberry
 from graphql import GraphQLEnumType, GraphQLEnumValue
 from strawberry.types.scalar import ScalarDefinition
 
-from clarion.access.principal import Permission
 from clarion.api import described
 from clarion.api.connection import Node
 from clarion.api.context import Info
@@ -104,7 +103,6 @@ class ResourceMutations:
     )
     async def register_resource(self, info: Info, input: RegisterResourceInput) -> ResourcePayload | None:
         context = info.context
-        context.principal.require(Permission.RESOURCES_WRITE)
         values = given(input, ("name", "singular", "description", "json_schema"))
         async with context.changing() as connection:
             record = await resources.register_resource(connection, context.principal, values)
@@ -113,7 +111,6 @@ class ResourceMutations:
     @described.mutation("Change a resource that has no table.")
     async def update_resource(self, info: Info, input: UpdateResourceInput) -> ResourcePayload | None:
         context = info.context
-        context.principal.require(Permission.RESOURCES_WRITE)
         key = existing_key(input.id, "resource", "input.id")
         etag = one_etag(input.etag, input.underscored_etag)
         values = given(input, ("singular", "description", "json_schema"))
@@ -127,7 +124,6 @@ class ResourceMutations:
     )
     async def unregister_resource(self, info: Info, id: strawberry.ID, etag: str) -> UnregisteredResource | None:
         context = info.context
-        context.principal.require(Permission.RESOURCES_WRITE)
         key = existing_key(id, "resource", "id")
         async with context.changing() as connection:
             await resources.unregister_resource(connection, context.principal, key, etag)

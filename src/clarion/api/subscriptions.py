@@ -159,7 +159,6 @@ class SubscriptionMutations:
         self, info: Info, input: CreateWebhookSubscriptionInput
     ) -> WebhookSubscriptionPayload | None:
         context = info.context
-        context.require_write()
         receiver_id = existing_key(input.receiver_id, "webhook receiver", "input.receiverId")
         values = given(input, VALUES, null_is_default=True)
         async with context.changing() as connection:
@@ -171,7 +170,6 @@ class SubscriptionMutations:
         self, info: Info, input: UpdateWebhookSubscriptionInput
     ) -> WebhookSubscriptionPayload | None:
         context = info.context
-        context.require_write()
         etag = one_etag(input.etag, input.underscored_etag)
         key = existing_key(input.id, "webhook subscription", "input.id")
         async with context.changing() as connection:
@@ -185,7 +183,6 @@ class SubscriptionMutations:
         self, info: Info, id: strawberry.ID, etag: str
     ) -> DeletedWebhookSubscription | None:
         context = info.context
-        context.require_write()
         key = existing_key(id, "webhook subscription", "id")
         async with context.changing() as connection:
             await subscriptions.delete_subscription(connection, context.principal, key, etag)
