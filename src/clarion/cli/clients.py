@@ -129,8 +129,6 @@ def update(
     values |= {"publishableResources": []} if none_publishable else {}
     if not values:
         raise UsageInvalid("nothing is to be changed", "`clarion clients update --help` shows what can be")
-    etag = api.run(_ETAG, id=client_id)["client"]["_etag"]
-    payload = api.run(_UPDATE, input={"id": client_id, "etag": etag, **values})["updateClient"]
-    if not as_json:
-        remote.print_warnings(payload)
-    remote.print_details(payload if as_json else payload["client"], as_json=as_json)
+    after = remote.changed(api, _ETAG, _UPDATE, client_id, values, as_json=as_json)
+    if after is not None:
+        remote.print_details(after, as_json=False)

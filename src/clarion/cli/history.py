@@ -115,7 +115,7 @@ def _cells(entry: remote.Node) -> list[object]:
 def _open(output: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file (mode 0600) that is put in its place when all is written."""
     if output is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
+        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]  # typed as TextIO, which a process has more than
         yield sys.stdout
         return
     unfinished = output.with_name(f"{output.name}.unfinished")

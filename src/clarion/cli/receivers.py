@@ -79,7 +79,7 @@ def _contents(_context: click.Context, _parameter: click.Parameter, value: str |
 def _settable(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that creation and update share."""
     number = remote.IntegerOrNone()
-    file = {"metavar": "FILE", "callback": _contents}
+    file: Any = {"metavar": "FILE", "callback": _contents}
     for option in reversed(
         [
             click.option("--description", help="For people; an empty text takes it back."),
@@ -102,9 +102,9 @@ def _settable(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="How requests are signed; repeat for several.",
             ),
-            click.option("--ca-certificates", help="PEM file: the only authorities that are trusted.", **file),  # type: ignore[arg-type]
-            click.option("--client-certificate", help="PEM file: shown to the receiver.", **file),  # type: ignore[arg-type]
-            click.option("--client-private-key", help="PEM file: its key.", **file),  # type: ignore[arg-type]
+            click.option("--ca-certificates", help="PEM file: the only authorities that are trusted.", **file),
+            click.option("--client-certificate", help="PEM file: shown to the receiver.", **file),
+            click.option("--client-private-key", help="PEM file: its key.", **file),
         ]
     ):
         command = option(command)
@@ -226,16 +226,12 @@ def rotate_secret(
     values = remote.given(overlap_seconds=overlap_seconds)
     if secret_file is not None:
         values["sharedSecret"] = remote.file_text(secret_file).strip()
-    etag = api.run(_ETAG, id=receiver_id)["webhookReceiver"]["_etag"]
-    payload = api.run(_ROTATE, input={"id": receiver_id, "etag": etag, **values})["rotateWebhookReceiverSecret"]
-    if as_json:
-        remote.print_answer(payload)
+    after = remote.changed(api, _ETAG, _ROTATE, receiver_id, values, as_json=as_json)
+    if after is None:
         return
-    remote.print_warnings(payload)
-    changed = payload["webhookReceiver"]
-    click.echo(f"shared secret: {inert(changed['sharedSecret'])}")
-    if changed["previousSecretUntil"]:
-        click.echo(f"the former one signs beside it until {changed['previousSecretUntil']}", err=True)
+    click.echo(f"shared secret: {inert(after['sharedSecret'])}")
+    if after["previousSecretUntil"]:
+        click.echo(f"the former one signs beside it until {after['previousSecretUntil']}", err=True)
 
 
 @receivers.command
@@ -281,23 +277,19 @@ def delete(api: GraphQL, receiver_id: str, *, yes: bool, as_json: bool) -> None:
 
 
 def _update(api: GraphQL, receiver_id: str, values: dict[str, object], *, as_json: bool) -> None:
-    etag = api.run(_ETAG, id=receiver_id)["webhookReceiver"]["_etag"]
-    payload = api.run(_UPDATE, input={"id": receiver_id, "etag": etag, **values})["updateWebhookReceiver"]
-    if as_json:
-        remote.print_answer(payload)
-        return
-    remote.print_warnings(payload)
-    _print(payload["webhookReceiver"], as_json=False)
+    after = remote.changed(api, _ETAG, _UPDATE, receiver_id, values, as_json=as_json)
+    if after is not None:
+        _print(after, as_json=False)
 
 
 def _state(receiver: remote.Node) -> str:
     return "active" if receiver["active"] else f"inactive ({receiver['disabledReason']})"
 
 
-def _print(receiver: dict[str, Any], *, as_json: bool) -> None:
+def _print(receiver: remote.Node, *, as_json: bool) -> None:
     shown = receiver
     if not as_json:
-        shown = receiver | {
+        shown = dict(receiver) | {
             "headers": [f"{header['key']}: {header['value']}" for header in receiver["headers"]],
             "subscriptions": [
                 f"{one['id']} {one['resource']} {one['action']}{'' if one['active'] else ' (inactive)'}"

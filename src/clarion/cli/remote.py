@@ -209,6 +209,23 @@ def list_document(connection: str, filters_type: str, fields: str, sort: str = "
     )
 
 
+def changed(
+    api: GraphQL, etag_document: str, document: str, key: str, values: Mapping[str, object], *, as_json: bool
+) -> Node | None:
+    """The object after a change, with what the API warns of said; None if the whole answer was printed as JSON.
+
+    `etag_document` asks for one object by `$id`, `document` is a mutation of an `$input` whose payload has that object.
+    """
+    ((name, found),) = api.run(etag_document, id=key).items()
+    (payload,) = api.run(document, input={"id": key, "etag": found["_etag"], **values}).values()
+    if as_json:
+        print_answer(payload)
+        return None
+    print_warnings(payload)
+    after: Node = payload[name]
+    return after
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Asks before something that cannot be undone. Raises UsageInvalid where nobody can be asked, Abort for a no."""
     if yes:

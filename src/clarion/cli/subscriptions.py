@@ -231,9 +231,6 @@ def delete(api: GraphQL, subscription_id: str, *, yes: bool, as_json: bool) -> N
 
 
 def _update(api: GraphQL, subscription_id: str, values: dict[str, object], *, as_json: bool) -> None:
-    etag = api.run(_ETAG, id=subscription_id)["webhookSubscription"]["_etag"]
-    given = {"id": subscription_id, "etag": etag, **values}
-    payload = api.run(_UPDATE, input=given)["updateWebhookSubscription"]
-    if not as_json:
-        remote.print_warnings(payload)
-    remote.print_details(payload if as_json else payload["webhookSubscription"], as_json=as_json)
+    after = remote.changed(api, _ETAG, _UPDATE, subscription_id, values, as_json=as_json)
+    if after is not None:
+        remote.print_details(after, as_json=False)
