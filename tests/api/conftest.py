@@ -13,7 +13,7 @@ from clarion.access.principal import Role
 from clarion.core.system import SystemRandom
 from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
-from harness.api import Caller, new_key, served
+from harness.api import UNLIMITED, Caller, new_key, served
 from harness.audit_rows import add_resources
 
 URI = "https://93.184.216.34/hook"
@@ -42,8 +42,8 @@ def module_database(
 
 @pytest.fixture(scope="module")
 def module_api(module_database: DatabaseAddress, sealer: Sealer) -> Iterator[int]:
-    """The port of an API that serves the tests of one file."""
-    with served(module_database, sealer) as port:
+    """The port of an API that serves the tests of one file, whose clients have the same ids one after the other."""
+    with served(module_database, sealer, settings=UNLIMITED) as port:
         yield port
 
 

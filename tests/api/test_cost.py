@@ -67,7 +67,7 @@ def test_every_list_of_the_schema_is_charged(type_: Any, name: str, field: Graph
     costs = Costs(SCHEMA.graphql_schema)
     inner = "" if is_leaf_type(get_named_type(field.type)) else " { __typename }"
     document = parse(f"query {{ ...F }} fragment F on {type_.name} {{ {name}{inner} }}")
-    charged = costs.of(document, document.definitions[0]).of({})  # type: ignore[arg-type]
+    charged = costs.of(document, document.definitions[0]).of({})  # type: ignore[arg-type]  # the definition is the operation
     if inner:
         assert charged.nodes >= kind.size
     assert charged.values >= kind.size
@@ -144,7 +144,7 @@ def test_introspection_is_charged_and_affordable() -> None:
 def test_products_stop_somewhere() -> None:
     schema = build_schema("type Query { a(first: Int = 100): [Query!]! }")
     document = parse("{ " + "a { " * 150 + "__typename" + " }" * 150 + " }")
-    assert Costs(schema).of(document, document.definitions[0]).of({}).nodes == 10**9  # type: ignore[arg-type]
+    assert Costs(schema).of(document, document.definitions[0]).of({}).nodes == 10**9  # type: ignore[arg-type]  # the definition is the operation
 
 
 def test_what_costs_too_much_is_refused_with_the_figure_and_the_limit(administrator: Caller) -> None:

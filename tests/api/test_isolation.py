@@ -12,10 +12,9 @@ from attack.border import SHARED, TABLES, border_of
 from attack.isolation import CANARY, Border, attacks, lists, node_types, normal, schema_of, selection, spellings
 from clarion.access.principal import Role
 from clarion.api import gate, session
-from clarion.core.settings import Settings
 from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
-from harness.api import Caller, served
+from harness.api import UNLIMITED, Caller, served
 
 BLUNT = {
     "mutation deleteWebhookEgressRule(id)",
@@ -29,16 +28,6 @@ BLUNT = {
 """Attacks that cannot find anything, since what they name belongs to the deployment and not to an organisation."""
 SLOW = {"mutation testWebhookReceiver(id)"}
 """Its answer waits for a worker, and none runs here; that it finds its receiver is tested where one does."""
-
-
-UNLIMITED = Settings(api_points_per_second=1_000_000, api_points_burst=10_000_000)
-"""Points for as many attacks as there are: the answer is to be about the id."""
-
-
-@pytest.fixture(scope="module")
-def module_api(module_database: DatabaseAddress, sealer: Sealer) -> Iterator[int]:
-    with served(module_database, sealer, settings=UNLIMITED) as port:
-        yield port
 
 
 @pytest.fixture

@@ -7,34 +7,7 @@ import pytest
 
 from harness.api import Caller
 from harness.audit_rows import add_change, add_settled
-
-CREATE_RECEIVER = """
-mutation CreateWebhookReceiver($input: CreateWebhookReceiverInput!) {
-  createWebhookReceiver(input: $input) {
-    webhookReceiver {
-      id name description webhookUri sharedSecret contentType expectedResponseCode
-      active subscriptions { resource action id } headers { key value id }
-    }
-  }
-}
-"""
-
-CREATE_SUBSCRIPTION = """
-mutation CreateWebhookSubscription($input: CreateWebhookSubscriptionInput!) {
-  createWebhookSubscription(input: $input) {
-    webhookSubscription { resource action id active receiverId events { id status } }
-  }
-}
-"""
-
-RECEIVERS = "{ webhookReceivers { edges { node { sharedSecret id webhookUri _etag name } } } }"
-
-SUBSCRIPTIONS = """
-{ webhookSubscriptions { edges { node {
-    id action resource createdBy { id name } receiver { id description name webhookUri } } } } }
-"""
-
-EXAMPLE = {"name": "Our example server", "webhookUri": "https://whoknows.where.this.leads"}
+from harness.ion import CREATE_RECEIVER, CREATE_SUBSCRIPTION, EXAMPLE, RECEIVERS, SUBSCRIPTIONS
 
 
 @pytest.mark.parametrize("as_written", [int, str])

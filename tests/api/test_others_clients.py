@@ -11,29 +11,7 @@ from gql.transport.exceptions import TransportQueryError
 from gql.transport.requests import RequestsHTTPTransport
 
 from harness.api import Caller
-
-CREATE_RECEIVER = """
-mutation CreateWebhookReceiver($input: CreateWebhookReceiverInput!) {
-  createWebhookReceiver(input: $input) {
-    webhookReceiver {
-      id name description webhookUri sharedSecret contentType expectedResponseCode
-      active subscriptions { resource action id } headers { key value id }
-    }
-  }
-}
-"""
-CREATE_SUBSCRIPTION = """
-mutation CreateWebhookSubscription($input: CreateWebhookSubscriptionInput!) {
-  createWebhookSubscription(input: $input) {
-    webhookSubscription { resource action id active receiverId events { id status } }
-  }
-}
-"""
-RECEIVERS = "{ webhookReceivers { edges { node { sharedSecret id webhookUri _etag name } } } }"
-SUBSCRIPTIONS = """
-{ webhookSubscriptions { edges { node {
-    id action resource createdBy { id name } receiver { id description name webhookUri } } } } }
-"""
+from harness.ion import CREATE_RECEIVER, CREATE_SUBSCRIPTION, EXAMPLE, RECEIVERS, SUBSCRIPTIONS
 
 
 @pytest.fixture
@@ -49,7 +27,7 @@ def session(administrator: Caller) -> Iterator[SyncClientSession]:
 
 
 def test_the_operations_of_ion_run_as_they_are(session: SyncClientSession) -> None:
-    given = {"input": {"name": "Our example server", "webhookUri": "https://whoknows.where.this.leads"}}
+    given = {"input": EXAMPLE}
     receiver = session.execute(GraphQLRequest(CREATE_RECEIVER, variable_values=given))["createWebhookReceiver"][
         "webhookReceiver"
     ]

@@ -37,6 +37,10 @@ def resource(name: str, singular: str | None = None, description: str = "") -> R
     return Resource(0, ResourceName(name), singular, description, False, None, None, "", never, never)
 
 
+UNLIMITED = Settings(api_points_per_second=1_000_000, api_points_burst=10_000_000)
+"""Points for as many requests as a test makes: the answer is to be about something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One HTTP answer; `body` is its JSON."""

@@ -13,10 +13,9 @@ import psycopg
 from attack.border import border_of
 from attack.isolation import Border, attacks, schema_of
 from clarion.access.principal import Role
-from clarion.core.settings import Settings
 from clarion.core.system import SystemRandom
 from clarion.sender.seal import Sealer
-from harness.api import Caller, new_key, served
+from harness.api import UNLIMITED, Caller, new_key, served
 from harness.audit_rows import add_resources
 from harness.stage import stage
 from proof.egress import P_MIN, two_samples_p
@@ -25,7 +24,6 @@ from proof.figures import Figure
 Proof = Callable[[bool], list[Figure]]
 
 MEDIANS_APART_MAX = 0.03
-UNLIMITED = Settings(api_points_per_second=1_000_000, api_points_burst=10_000_000)
 
 
 def isolation(_brief: bool) -> list[Figure]:
