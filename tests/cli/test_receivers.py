@@ -24,8 +24,8 @@ def test_a_receiver_is_made_tested_changed_and_deleted(operator: Operator, tmp_p
         *("--description", "books orders", "--retry-schedule", "0,5,60", "--rate-limit-per-second", "50"),
         *("--header", "x-plant: 7", "--header", "authorization: @token", "--signature", "V1", "--signature", "v1a"),
     )
-    receiver_id = re.search(r"^receiver (\d+) made: erp, https://127", said)[1]  # type: ignore[index]
-    secret = re.search(r"^shared secret: (whsec_\S+)$", said, re.MULTILINE)[1]  # type: ignore[index]
+    receiver_id = re.search(r"^receiver (\d+) made: erp, https://127", said)[1]  # type: ignore[index]  # without a match the test fails here
+    secret = re.search(r"^shared secret: (whsec_\S+)$", said, re.MULTILINE)[1]  # type: ignore[index]  # without a match the test fails here
     before = operator.deployment.receiver.count()
     assert operator.done("receivers", "test", receiver_id).startswith("SUCCEEDED 200 after ")
     request = operator.deployment.receiver.wait_for(before + 1)[-1]

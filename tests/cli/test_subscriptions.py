@@ -23,7 +23,7 @@ def test_a_subscription_is_tried_made_changed_and_deleted(operator: Operator, tm
         *("subscriptions", "create", receiver_id, "items", "create", "--condition", "@condition.cel"),
         *("--expires-after-seconds", "60"),
     )
-    subscription_id = re.fullmatch(rf"subscription (\d+) made: ITEMS CREATE to receiver {receiver_id}\n", made)[1]  # type: ignore[index]
+    subscription_id = re.fullmatch(rf"subscription (\d+) made: ITEMS CREATE to receiver {receiver_id}\n", made)[1]  # type: ignore[index]  # without a match the test fails here
     listed = operator.done("subscriptions", "list", "--receiver", receiver_id, "--resource", "items")
     assert re.search(
         rf'^{subscription_id} +{receiver_id} subscriber +ITEMS +CREATE +active +object.note == "scrap"$',
