@@ -48,10 +48,23 @@ export async function call(key: string, body: unknown, headers: Record<string, u
 /** A proxy in between may answer with a page of its own. */
 function parsed(text: string, response: Response): GraphQLAnswer {
   try {
-    return JSON.parse(text) as GraphQLAnswer;
+    return JSON.parse(text, exactly) as GraphQLAnswer;
   } catch {
     return { errors: [{ message: `HTTP ${String(response.status)} ${response.statusText}, and no JSON: ${text.slice(0, 200)}` }] };
   }
+}
+
+/** What browsers have and TypeScript's library does not list yet; an older browser lacks it. */
+interface ExactJSON {
+  readonly rawJSON?: (text: string) => unknown;
+}
+
+/** A number that JavaScript's own cannot hold, or would write otherwise, stays as the API wrote it, to be shown so. */
+function exactly(this: unknown, _name: string, value: unknown, context?: { readonly source?: string }): unknown {
+  const { rawJSON } = JSON as ExactJSON;
+  const source = context?.source;
+  if (typeof value !== "number" || source === undefined || rawJSON === undefined || String(value) === source) return value;
+  return rawJSON(source);
 }
 
 /** Who holds a key, as far as the API says. */

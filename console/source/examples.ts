@@ -25,9 +25,9 @@ export function chapters(resource: string): readonly Chapter[] {
   const condition = resource === "RUNS" ? 'object.status == "in_progress" && oldObject.status != "in_progress"' : "size(changed) > 0";
   return [
     { title: "Register and subscribe", examples: registering(resource) },
-    { title: "Watch and repeat", examples: WATCHING },
+    { title: "Watch and repeat", examples: [...WATCHING, ledger(resource)] },
     { title: "Only when", examples: conditional(resource, condition) },
-    { title: "Secrets and addresses", examples: KEEPING },
+    { title: "Keys, secrets and addresses", examples: KEEPING },
   ];
 }
 
@@ -133,6 +133,26 @@ query FailedEvents {
   },
 ];
 
+function ledger(resource: string): Example {
+  return {
+    title: "Search the ledger",
+    purpose: "What changed, by whom, before and after; every number with all its digits.",
+    query: `query Changes($filters: ChangesInputFilters) {
+  changes(filters: $filters, first: 10) {
+    edges {
+      node {
+        changeId resource action objectId
+        recordedAt actor { name } correlationId
+        changed previous data
+      }
+    }
+    pageInfo { hasNextPage endCursor }
+  }
+}`,
+    variables: `{"filters": {"resource": {"eq": "${resource}"}}}`,
+  };
+}
+
 function conditional(resource: string, condition: string): readonly Example[] {
   const input = JSON.stringify({ receiverId: 1, resource, action: "UPDATE", condition }, null, 4).replace(/\n/g, "\n  ");
   return [
@@ -162,6 +182,18 @@ function conditional(resource: string, condition: string): readonly Example[] {
 }
 
 const KEEPING: readonly Example[] = [
+  {
+    title: "Who am I",
+    purpose: "The client behind the key, and what it may do.",
+    query: `query Viewer {
+  viewer {
+    client { id name kind role }
+    organisation { id name }
+    permissions
+  }
+}`,
+    variables: "",
+  },
   {
     title: "Rotate a secret",
     purpose: "Without a gap: both sign for an hour. Ask for the etag first.",

@@ -12,11 +12,11 @@ import pytest
 from playwright.sync_api import Browser, Response, expect
 
 from clarion.access.principal import Role
-from clarion.api.schema import build_schema
 from clarion.core.system import SystemRandom
 from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
-from harness.api import Caller, new_key, resource, served
+from harness.api import Caller, new_key, served
+from harness.audit_rows import add_change
 from harness.browser import NARROW, Explorer, chromium, visiting
 
 pytestmark = pytest.mark.system
@@ -134,10 +134,32 @@ def test_a_receiver_is_made_with_the_first_tab_and_subscribed_with_the_second(
     assert (subscribed["receiverId"], subscribed["resource"], subscribed["action"]) == ("1", "RUNS", "CREATE")
 
 
-def test_every_example_is_valid_in_the_schema(entered: Explorer) -> None:
-    schema = build_schema([resource("RUNS", "RUN", "Runs.")]).graphql_schema
+def test_numbers_are_shown_with_all_their_digits(entered: Explorer, administrator: Caller) -> None:
+    with psycopg.connect(administrator.database.url) as connection:
+        ((organisation_id,),) = connection.execute(
+            "SELECT id FROM clarion.organisations WHERE name = 'default'"
+        ).fetchall()
+        add_change(
+            connection,
+            1,
+            organisation_id=organisation_id,
+            change_id=1,
+            resource="RUNS",
+            action="c",
+            object_id="9007199254740993",
+            old=None,
+            new='{"id":9007199254740993,"cost":12345678901234567890.10}',
+        )
+    entered.page.get_by_role("button", name="Search the ledger").click()
+    entered.run()
+    expect(entered.result).to_contain_text("12345678901234567890.10")
+    assert '"id": 9007199254740993' in entered.text("response.json")
+
+
+def test_every_example_is_valid_in_the_schema(entered: Explorer, administrator: Caller) -> None:
+    schema = graphql.build_client_schema(administrator(graphql.get_introspection_query()).data)
     buttons = entered.page.get_by_role("navigation", name="Examples").get_by_role("button")
-    assert buttons.count() >= 12
+    assert buttons.count() >= 14
     seen = set()
     for index in range(buttons.count()):
         buttons.nth(index).click()
@@ -164,6 +186,17 @@ def test_a_wrong_key_says_what_to_do_and_a_right_one_works_after_it(explorer: Ex
     expect(explorer.refusal).to_contain_text("This is no API key")
     assert administrator.key is not None
     explorer.enter(administrator.key)
+
+
+def test_the_page_says_whose_key_it_is_and_what_it_may_do(entered: Explorer) -> None:
+    account = entered.page.locator(".account")
+    expect(account.locator("summary")).to_contain_text("admin")
+    expect(account.locator("summary")).to_contain_text("default")
+    account.locator("summary").click()
+    expect(account).to_contain_text("kept until this tab is closed")
+    expect(account).to_contain_text("WEBHOOKS_WRITE")
+    entered.page.keyboard.press("Escape")
+    expect(account.get_by_text("WEBHOOKS_WRITE")).to_be_hidden()
 
 
 def test_before_a_key_the_page_says_where_to_get_one(explorer: Explorer) -> None:
