@@ -327,5 +327,5 @@ def test_a_level_of_a_query_costs_one_statement_however_many_nodes_it_has(admini
             counts.append(min(seen))
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
-    # One names role and organisation, then one for each level.
-    assert counts[0] == counts[1] == 7
+    # One for each level.
+    assert counts[0] == counts[1] == 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import strawberry
 from graphql import DocumentNode
@@ -17,9 +17,9 @@ from clarion.api.session import Session
 from clarion.core.clock import Clock, Random
 from clarion.core.environments import Environments
 from clarion.registry.egress_rules import rules_of
-from clarion.registry.encryption_key import hold_key
+from clarion.registry.encryption_key import HOLD_KEY, use_held_key
 from clarion.registry.resources import Resource
-from clarion.sender.policy import Policy
+from clarion.sender.policy import Policy, Rule
 from clarion.sender.seal import Sealer
 
 
@@ -47,16 +47,20 @@ class Context:
     operation_name: str | None
     deadline: Deadline
     document: DocumentNode | None = None
-    loaders: Loaders = field(init=False)
+    _loaders: Loaders | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        self._forget()
+    @property
+    def loaders(self) -> Loaders:
+        """Made when first asked for: most operations need none."""
+        if self._loaders is None:
+            self._loaders = Loaders(self.session, self.principal, self.services.sealer)
+        return self._loaders
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[AsyncConnection]:
         """The transaction of one mutation; what is read after it is read anew."""
-        async with self.session.writing() as connection:
-            await hold_key(connection, self.services.sealer)
+        async with self.session.writing(HOLD_KEY) as connection:
+            await use_held_key(connection, self.services.sealer)
             yield connection
         self._forget()
 
@@ -70,13 +74,12 @@ class Context:
         self.deadline.allow(seconds)
         return True
 
-    async def policy(self) -> Policy:
-        """Where requests may go, as of now. Names are looked up next, without a connection where one can be given back."""
-        services = self.services
+    async def rules(self) -> tuple[Rule, ...]:
+        """The exceptions to where requests may go. Names are looked up next, without a connection where one can be given back."""
         async with self.session.reading() as connection:
-            rules = await rules_of(connection, services.environment_name)
+            rules = await rules_of(connection, self.services.environment_name)
         await self.session.finish()
-        return replace(services.policy, rules=rules)
+        return rules
 
     async def read_anew(self) -> None:
         """Give the connection back; what is read after it is read anew."""
@@ -84,7 +87,7 @@ class Context:
         self._forget()
 
     def _forget(self) -> None:
-        self.loaders = Loaders(self.session, self.principal, self.services.sealer)
+        self._loaders = None
 
 
 Info = strawberry.Info[Context, None]

@@ -21,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clarion.access.principal import Principal
 from clarion.api.answers import Answer, Refused
-from clarion.api.session import Whole, act_as, settings_of
+from clarion.api.session import Whole, settings_of
 from clarion.core.errors import BeforeGraphQL
 from clarion.database import tables
+from clarion.database.transaction import transaction
 from clarion.registry.encryption_key import hold_key
 from clarion.sender.endpoint import idempotency_binding
 from clarion.sender.seal import Sealer
@@ -116,8 +117,8 @@ class Idempotency:
     @asynccontextmanager
     async def _transaction(self, principal: Principal, request_id: str) -> AsyncIterator[AsyncConnection]:
         """Committed when the block ends, rolled back when it raises."""
-        async with self._engine.connect() as connection, connection.begin():
-            await act_as(connection, self._role, settings_of(principal, request_id))
+        settings = settings_of(self._role, principal, request_id)
+        async with self._engine.connect() as connection, transaction(connection, settings):
             yield connection
 
     async def _answered(

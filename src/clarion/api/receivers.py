@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.api import described
 from clarion.api.connection import Connection, connection_of
-from clarion.api.context import Context, Info
+from clarion.api.context import Info
 from clarion.api.headers import CreateWebhookHeaderOnReceiverInput
 from clarion.api.inputs import (
     BooleanFilter,
@@ -36,7 +35,6 @@ from clarion.registry import receivers
 from clarion.registry.fields import Notice
 from clarion.registry.headers import HeaderDraft
 from clarion.registry.rows import not_found
-from clarion.sender.policy import Policy
 
 _VALUES = (*(field.column for field in receivers.FIELDS), "shared_secret", "client_key")
 
@@ -222,7 +220,7 @@ class ReceiverMutations:
         values = given(input, _VALUES, null_is_default=True)
         drafts = [HeaderDraft(header.key, header.value) for header in input.headers or []]
         services = context.services
-        change = await receivers.check_receiver(values, drafts, await _policy(context, values), services.clock.wall())
+        change = await receivers.check_receiver(values, drafts, services.policy, services.clock.wall(), context.rules)
         async with context.changing() as connection:
             record, secret = await receivers.create_receiver(
                 connection, context.principal, change, services.sealer, services.random
@@ -238,7 +236,7 @@ class ReceiverMutations:
         key = ReceiverId(existing_key(input.id, "webhook receiver", "input.id"))
         values: dict[str, Any] = given(input, _VALUES)
         services = context.services
-        change = await receivers.check_receiver(values, (), await _policy(context, values), services.clock.wall())
+        change = await receivers.check_receiver(values, (), services.policy, services.clock.wall(), context.rules)
         async with context.changing() as connection:
             record = await receivers.update_receiver(connection, context.principal, key, etag, change, services.sealer)
         return _payload(receiver_of(record, own_secret=change.shared_secret), change.warnings)
@@ -278,11 +276,6 @@ async def find_receiver(info: Info, id: str) -> WebhookReceiver:
     if found is None or found.deleted is not None:
         raise not_found("webhook receiver", "id")
     return receiver_of(found)
-
-
-async def _policy(context: Context, values: Mapping[str, Any]) -> Policy:
-    """What a URI is held to; whoever gives none need not wait for it."""
-    return await context.policy() if "webhook_uri" in values else context.services.policy
 
 
 def _payload(receiver: WebhookReceiver, warnings: tuple[Notice, ...]) -> WebhookReceiverPayload:

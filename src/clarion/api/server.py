@@ -31,6 +31,7 @@ from clarion.core.errors import StoreUnavailable
 from clarion.core.settings import Settings
 from clarion.database import tables
 from clarion.database.address import DatabaseAddress
+from clarion.database.transaction import refuse_open
 from clarion.sender.policy import Policy
 from clarion.sender.seal import Sealer
 
@@ -166,12 +167,15 @@ def api_engine(address: DatabaseAddress) -> AsyncEngine:
         max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
         pool_timeout=_CONNECTION_WAIT_S,
         hide_parameters=True,
+        # Transactions are begun and ended by clarion.database.transaction.
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "timeout": 5,
             "server_settings": {"application_name": "clarion api", "timezone": "UTC", "jit": "off"},
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "reset", refuse_open)
     count_statements(engine)
     return engine
 

@@ -9,18 +9,18 @@ has one of its own, and what is read after it sees it. A request with an idempot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, event, func, select
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from clarion.access.principal import Principal
 from clarion.core.errors import Code, InvariantBroken, RequestRefused
+from clarion.database.transaction import begin, commit, roll_back, transaction
 
 STATEMENT_TIMEOUT_MS = 3_000
 STATEMENTS_MAX = 50
@@ -35,6 +35,15 @@ class Statements:
 
     count: int = 0
 
+    def one_more(self) -> None:
+        """Raises RequestRefused if that is too much."""
+        self.count += 1
+        if self.count > STATEMENTS_MAX:
+            raise RequestRefused(
+                Code.QUERY_TOO_COMPLEX,
+                f"this takes more than the {STATEMENTS_MAX} statements that the database may be asked: ask for less at once",
+            )
+
 
 def count_statements(engine: AsyncEngine) -> None:
     """Make connections of `engine` count what sessions run, and refuse what is too much before it runs."""
@@ -42,34 +51,14 @@ def count_statements(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def counted(connection: Any, *_: object) -> None:
         statements = connection.get_execution_options().get(_COUNTED)
-        if statements is None:
-            return
-        statements.count += 1
-        if statements.count > STATEMENTS_MAX:
-            raise RequestRefused(
-                Code.QUERY_TOO_COMPLEX,
-                f"this takes more than the {STATEMENTS_MAX} statements that the database may be asked: ask for less at once",
-            )
+        if statements is not None:
+            statements.one_more()
 
 
-async def act_as(connection: AsyncConnection, role: str, settings: Mapping[str, str]) -> None:
-    """Take on `role` and these settings until the transaction ends, in one statement."""
-    local = {"role": role, "statement_timeout": str(STATEMENT_TIMEOUT_MS), **settings}
-    await connection.execute(
-        _setting(tuple(local)), {f"value_{number}": value for number, value in enumerate(local.values())}
-    )
-
-
-@cache
-def _setting(names: tuple[str, ...]) -> Select[Any]:
-    """The statement that sets these for a transaction, made once: building it costs more than running it."""
-    return select(*(func.set_config(name, bindparam(f"value_{number}"), True) for number, name in enumerate(names)))
-
-
-def settings_of(principal: Principal, correlation_id: str) -> dict[str, str]:
-    """What a transaction is told about who works in it, and why."""
+def settings_of(role: str, principal: Principal, correlation_id: str) -> dict[str, str]:
+    """What a transaction of the API's role is told about who works in it, and why."""
     return {
-        "clarion.organisation_id": str(principal.organisation_id),
+        **_settings(role, str(principal.organisation_id)),
         "clarion.actor_id": str(principal.client_id),
         "clarion.actor_name": principal.name,
         "clarion.correlation_id": correlation_id,
@@ -79,9 +68,16 @@ def settings_of(principal: Principal, correlation_id: str) -> dict[str, str]:
 @asynccontextmanager
 async def acting(engine: AsyncEngine, role: str) -> AsyncIterator[AsyncConnection]:
     """A transaction of the API's role outside of any organisation: it sees what all organisations share."""
-    async with engine.connect() as connection, connection.begin():
-        await act_as(connection, role, {"clarion.organisation_id": ""})
+    async with engine.connect() as connection, transaction(connection, _settings(role, "")):
         yield connection
+
+
+def _settings(role: str, organisation_id: str) -> dict[str, str]:
+    return {
+        "role": role,
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "clarion.organisation_id": organisation_id,
+    }
 
 
 @dataclass(slots=True)
@@ -102,8 +98,7 @@ class Session:
         self, engine: AsyncEngine, role: str, principal: Principal, correlation_id: str, whole: Whole | None = None
     ) -> None:
         self._engine = engine
-        self._role = role
-        self._settings = settings_of(principal, correlation_id)
+        self._settings = settings_of(role, principal, correlation_id)
         # Resolvers of one operation run at the same time; a connection does one thing at a time.
         self._lock = asyncio.Lock()
         self._connection: AsyncConnection | None = None
@@ -134,38 +129,43 @@ class Session:
                     self._connection = await self._begun()
                 yield self._connection
             except BaseException:
-                await self._end(commit=False)
+                await self._end(keep=False)
                 raise
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction for one mutation: committed when the block ends, rolled back when it raises."""
+    async def writing(self, first: str = "") -> AsyncIterator[AsyncConnection]:
+        """A transaction for one mutation: committed when the block ends, rolled back when it raises.
+
+        `first` is SQL that the transaction begins with.
+        """
         async with self._lock:
             self._statements.count = 0
             if self._whole is not None:
                 async with self._part_of(self._whole) as connection, connection.begin_nested():
+                    if first:
+                        await connection.execute(text(first))
                     yield connection
                 return
-            await self._end(commit=True)
+            await self._end(keep=True)
             try:
-                self._connection = await self._begun()
+                self._connection = await self._begun(first)
                 yield self._connection
             except BaseException:
-                await self._end(commit=False)
+                await self._end(keep=False)
                 raise
-            await self._end(commit=True)
+            await self._end(keep=True)
 
     async def finish(self) -> None:
         """End the reading transaction and give the connection back; what is read next begins another."""
         async with self._lock:
             self._statements.count = 0
-            await self._end(commit=True)
+            await self._end(keep=True)
 
     async def close(self) -> None:
         """Give the connection back; there is no other after it."""
         async with self._lock:
             self._closed = True
-            await self._end(commit=True)
+            await self._end(keep=True)
 
     @asynccontextmanager
     async def _part_of(self, whole: Whole) -> AsyncIterator[AsyncConnection]:
@@ -184,24 +184,26 @@ class Session:
         if self._closed:
             raise InvariantBroken("a session was used after its operation was answered")
 
-    async def _begun(self) -> AsyncConnection:
+    async def _begun(self, first: str = "") -> AsyncConnection:
         self._require_open()
+        self._statements.one_more()
         connection = await self._engine.connect()
         try:
             await connection.execution_options(**{_COUNTED: self._statements})
-            await connection.begin()
-            await act_as(connection, self._role, self._settings)
+            await begin(connection, self._settings, first)
         except BaseException:
+            await roll_back(connection)
             await connection.close()
             raise
         return connection
 
-    async def _end(self, *, commit: bool) -> None:
+    async def _end(self, *, keep: bool) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
         try:
-            if commit:
-                await connection.commit()
+            if keep:
+                await commit(connection)
         finally:
+            await roll_back(connection)
             await connection.close()

@@ -8,7 +8,7 @@ The order of a rotation, with what each crash leaves:
    `<name>.next`; whatever starts next takes that and completes this step.
 
 Whoever runs meanwhile holds the old key and, when a value does not open, looks at all three places; the new key is at
-one of them before the first value is wrapped with it. Whoever seals holds the key (`hold_key`), so that nothing is sealed
+one of them before the first value is wrapped with it. Whoever seals holds the key (`HOLD_KEY`), so that nothing is sealed
 with the old one once the values are wrapped anew.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ from clarion.sender.seal import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _log = logging.getLogger(__name__)
@@ -84,25 +86,41 @@ class Rotated:
     unreadable: int
 
 
-async def hold_key(connection: AsyncConnection, sealer: Sealer) -> None:
-    """Make `sealer` use the database's key, which then stays the same until the transaction ends.
+HOLD_KEY = f"SELECT pg_advisory_xact_lock_shared(hashtext('{_SEALING}'))"
+"""From this statement on the database's key stays the same until the transaction ends."""
+
+
+async def use_held_key(connection: AsyncConnection, sealer: Sealer) -> None:
+    """Make `sealer` use the database's key, after HOLD_KEY in the same transaction.
 
     Raises EnvironmentRefused if this process cannot find that key.
     """
-    from sqlalchemy import func, select
-
-    from clarion.database import tables
-
-    await connection.execute(select(func.pg_advisory_xact_lock_shared(func.hashtext(_SEALING))))
     # A statement of its own: it must see what was committed while the lock was waited for.
-    stored = await connection.scalar(select(tables.deployment.c.secret_key_fingerprint))
+    stored = await connection.scalar(_stored_fingerprint())
     if stored not in {None, sealer.fingerprint} and not sealer.use(stored):
         raise _other_key()
 
 
+async def hold_key(connection: AsyncConnection, sealer: Sealer) -> None:
+    """HOLD_KEY and `use_held_key` in a transaction that is under way. Raises EnvironmentRefused."""
+    from sqlalchemy import text
+
+    await connection.execute(text(HOLD_KEY))
+    await use_held_key(connection, sealer)
+
+
+@cache
+def _stored_fingerprint() -> Select[Any]:
+    from sqlalchemy import select
+
+    from clarion.database import tables
+
+    return select(tables.deployment.c.secret_key_fingerprint)
+
+
 def hold_key_for_command(connection: psycopg.Connection[Any], sealer: Sealer) -> None:
     """As `hold_key`, for commands and for the start."""
-    connection.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", (_SEALING,))
+    connection.execute(HOLD_KEY)
     stored = stored_fingerprint(connection)
     if stored not in {None, sealer.fingerprint} and not sealer.use(str(stored)):
         raise _other_key()

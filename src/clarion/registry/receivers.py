@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
@@ -31,7 +31,7 @@ from clarion.sender.certificates import (
     check_client_certificate,
 )
 from clarion.sender.endpoint import client_key_binding, previous_secret_binding, secret_binding
-from clarion.sender.policy import Policy
+from clarion.sender.policy import Policy, Rule
 from clarion.sender.resolve import check_uri
 from clarion.sender.seal import Sealer, SecretUnreadable
 from clarion.sender.sign import new_secret, secret_bytes, secret_refusal
@@ -128,11 +128,15 @@ class ReceiverChange:
 
 
 async def check_receiver(
-    given: Mapping[str, Any], headers: Sequence[HeaderDraft], policy: Policy, now: datetime
+    given: Mapping[str, Any],
+    headers: Sequence[HeaderDraft],
+    policy: Policy,
+    now: datetime,
+    rules: Callable[[], Awaitable[tuple[Rule, ...]]],
 ) -> ReceiverChange:
-    """The given values (by column, `shared_secret` and `client_key`), checked at the time `now`.
+    """The given values (by column, `shared_secret` and `client_key`), checked at the time `now`; `rules` as of `check_uri`.
 
-    Takes up to 2 s for the lookup of a host's name. To be called outside of any transaction. Never contacts the receiver.
+    Takes up to 4 s for the lookup of a host's name. To be called outside of any transaction. Never contacts the receiver.
     Raises RequestRefused naming the input: INVALID_INPUT, or ADDRESS_NOT_ALLOWED for a destination that policy forbids.
     """
     values = fields.checked(FIELDS, given)
@@ -140,7 +144,7 @@ async def check_receiver(
     drafts = check_headers(headers)
     warnings = _check_certificates(values, given, now)
     if "webhook_uri" in values:
-        found = await check_uri(values["webhook_uri"], policy)
+        found = await check_uri(values["webhook_uri"], policy, rules)
         warnings += [Notice(one.code, "input.webhookUri", one.message) for one in found]
     if "active" in values:
         values["disabled_reason"] = None if values["active"] else "MANUAL"
@@ -190,24 +194,23 @@ async def create_receiver(
     values = {"readable_resources": rights.own_rights(principal), **change.values}
     rights.require_grantable(principal, (), values["readable_resources"])
     # The id is drawn first, because the sealed secret is bound to it.
-    receiver_id = (await connection.execute(select(func.nextval("clarion.receivers_id_seq")))).scalar_one()
+    receiver_id = (await connection.execute(_NEXT_ID)).scalar_one()
     secret = change.shared_secret or new_secret(random)
     row = (
         await connection.execute(
-            insert(tables.receivers)
-            .values(
-                id=receiver_id,
-                organisation_id=principal.organisation_id,
-                created_by_id=principal.client_id,
-                updated_by_id=principal.client_id,
+            _INSERT,
+            {
+                "id": receiver_id,
+                "organisation_id": principal.organisation_id,
+                "created_by_id": principal.client_id,
+                "updated_by_id": principal.client_id,
                 **_sealed(sealer, principal.organisation_id, receiver_id, secret),
                 **values,
                 **_sealed_key(sealer, principal.organisation_id, receiver_id, change),
-            )
-            .returning(*_COLUMNS)
+            },
         )
     ).one()
-    receiver = _receiver(row)
+    receiver = Receiver(*row)
     await history.record(
         connection, principal, [history.Entry("CREATE", OBJECT_TYPE, str(receiver.id), after=_shown(receiver))]
     )
@@ -251,7 +254,7 @@ async def update_receiver(
         .values(**values, **rows.changed_by(principal))
         .returning(*_COLUMNS)
     )
-    after = _receiver(written.one())
+    after = Receiver(*written.one())
     old, new = history.difference(_shown(before), _shown(after))
     if change.shared_secret is not None:
         new["sharedSecretChanged"] = True
@@ -307,7 +310,7 @@ async def rotate_secret(
         .values(**values, **rows.changed_by(principal))
         .returning(*_COLUMNS)
     )
-    after = _receiver(written.one())
+    after = Receiver(*written.one())
     until = after.previous_secret_until
     done = {"sharedSecretRotated": True, "previousSecretUntil": None if until is None else timestamp(until)}
     await history.record(
@@ -367,7 +370,7 @@ async def list_receivers(
     statement = select(*_COLUMNS).where(
         receivers.organisation_id == organisation_id, receivers.deleted.is_(None), *where(receivers, conditions)
     )
-    found = [_receiver(row) for row in await connection.execute(limited(statement, sort, request))]
+    found = [Receiver(*row) for row in await connection.execute(limited(statement, sort, request))]
     return page_of(found, sort, request, lambda receiver: [getattr(receiver, key.name) for key in sort])
 
 
@@ -392,7 +395,7 @@ async def receivers_by_ids(
     found = await connection.execute(
         select(*_COLUMNS).where(receivers.organisation_id == organisation_id, receivers.id.in_(ids))
     )
-    return {row.id: _receiver(row) for row in found}
+    return {row.id: Receiver(*row) for row in found}
 
 
 async def reveal_secrets(
@@ -444,6 +447,9 @@ def _sealed_key(
 
 
 _COLUMNS = tuple(tables.receivers.c[field.name] for field in dataclass_fields(Receiver))
+# Made once: to build a statement costs more than to run it.
+_INSERT = insert(tables.receivers).returning(*_COLUMNS)
+_NEXT_ID = select(func.nextval("clarion.receivers_id_seq"))
 
 
 _receiver = rows.reader_of(Receiver)

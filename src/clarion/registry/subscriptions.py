@@ -129,7 +129,7 @@ async def update_subscription(
         .values(**values, **rows.changed_by(principal))
         .returning(*_COLUMNS)
     )
-    after = _subscription(written.one())
+    after = Subscription(*written.one())
     old, new = history.difference(_shown(before), _shown(after))
     await history.record(connection, principal, [history.Entry("UPDATE", OBJECT_TYPE, str(subscription_id), old, new)])
     return after
@@ -170,7 +170,7 @@ async def list_subscriptions(
         subscriptions.deleted.is_(None),
         *where(subscriptions, conditions),
     )
-    found = [_subscription(row) for row in await connection.execute(limited(statement, sort, request))]
+    found = [Subscription(*row) for row in await connection.execute(limited(statement, sort, request))]
     return page_of(found, sort, request, lambda subscription: [getattr(subscription, key.name) for key in sort])
 
 
@@ -197,7 +197,7 @@ async def subscriptions_by_ids(
     found = await connection.execute(
         select(*_COLUMNS).where(subscriptions.organisation_id == organisation_id, subscriptions.id.in_(ids))
     )
-    return {row.id: _subscription(row) for row in found}
+    return {row.id: Subscription(*row) for row in found}
 
 
 async def subscriptions_of_receivers(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -15,9 +15,10 @@ from clarion.sender.address import (
     Address,
     AddressNotAllowed,
     Target,
+    UriRefused,
     refusal_of_answers,
 )
-from clarion.sender.policy import Policy
+from clarion.sender.policy import Policy, Rule
 
 RESOLVE_BUDGET_S = 2.0
 LOOKUPS_AT_ONCE_MAX = 256
@@ -158,21 +159,38 @@ async def addresses_of(target: Target, policy: Policy) -> list[Address]:
     return addresses
 
 
-async def check_uri(text: str, policy: Policy) -> list[UriWarning]:
+async def check_uri(
+    text: str, policy: Policy, rules: Callable[[], Awaitable[tuple[Rule, ...]]] | None = None
+) -> list[UriWarning]:
     """Warnings about a webhook URI that may be registered; empty when there is nothing to say.
 
-    Takes at most the resolver's budget of 2 s. A name that does not resolve today is accepted with the warning
+    `rules` reads the exceptions that operators made; it is asked only about what `policy` alone refuses. Takes at most the
+    resolver's budget of 2 s, and as long again where there are such exceptions.
+    A name that does not resolve today is accepted with the warning
     NAME_NOT_RESOLVED, unless it is acceptable only by its addresses (inside names, other ports).
     Raises UriRefused or AddressNotAllowed; the latter at full quarters of a second, so that its time does not tell an
     address that is in the table from a name that had to be looked up.
     """
     started = asyncio.get_running_loop().time()
     try:
-        return await _checked(text, policy)
+        return await _checked_with(text, policy, rules)
     except AddressNotAllowed:
         passed = asyncio.get_running_loop().time() - started
         await asyncio.sleep(_REFUSED_EVERY_S - passed % _REFUSED_EVERY_S)
         raise
+
+
+async def _checked_with(
+    text: str, policy: Policy, rules: Callable[[], Awaitable[tuple[Rule, ...]]] | None
+) -> list[UriWarning]:
+    try:
+        return await _checked(text, policy)
+    except (UriRefused, AddressNotAllowed):
+        # A rule only ever opens: what may be sent to without any may be sent to with all of them.
+        excepted = () if rules is None else await rules()
+        if not excepted:
+            raise
+    return await _checked(text, replace(policy, rules=policy.rules + excepted))
 
 
 async def _checked(text: str, policy: Policy) -> list[UriWarning]:
