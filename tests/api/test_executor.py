@@ -90,10 +90,10 @@ fitting = {
     "made": st.just(datetime(2026, 1, 1, tzinfo=UTC)),
     "words": st.lists(st.text(max_size=2), max_size=2),
 }
-unfit = st.sampled_from(
+unfit: st.SearchStrategy[Any] = st.sampled_from(
     [None, "", 0, True, 2**40, 1.5, float("nan"), "text", [], ValueError("in the place of a value"), object]
 )
-things = st.deferred(
+things: st.SearchStrategy[Any] = st.deferred(
     lambda: st.builds(
         Thing, **{name: values | unfit for name, values in fitting.items()}, inner=st.none() | things | st.just(5)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from operator import attrgetter
@@ -10,12 +11,15 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import BigInteger, ColumnElement, Row, Select, Table, Text, func, literal, select, true
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal
 from clarion.core.errors import Code, RequestRefused
 from clarion.core.ids import ClientId, OrganisationId
 
 Record = TypeVar("Record")
+
+_ROWS_OF_TURN = 300
 
 
 def not_found(what: str, field: str) -> RequestRefused:
@@ -59,6 +63,22 @@ def first_of_each(
         .lateral("rows")
     )
     return select(rows).select_from(parents.join(rows, true())).order_by(rows.c.id)
+
+
+async def by_parent(
+    connection: AsyncConnection, statement: Select[Any], kind: Callable[..., Record], parent: Callable[[Record], int]
+) -> dict[int, list[Record]]:
+    """Records of rows whose columns are the fields of `kind`, by what is their parent.
+
+    There may be ten thousand: between some of them the event loop has its turn.
+    """
+    found: dict[int, list[Record]] = {}
+    for number, row in enumerate(await connection.execute(statement), 1):
+        record = kind(*row)
+        found.setdefault(parent(record), []).append(record)
+        if number % _ROWS_OF_TURN == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def reader_of(kind: type[Record]) -> Callable[[Row[Any]], Record]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -36,13 +37,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from clarion.access.objects import by_parent
 from clarion.access.principal import Principal
 from clarion.core.ids import NO_SUBSCRIPTION, EventId, OrganisationId, ReceiverId, ResourceName, SubscriptionId
 from clarion.database import tables
 from clarion.database.filters import Condition, matches, where
 from clarion.database.page import Page, PageRequest, SortKey, limited, number, page_of
 from clarion.ledger.change import ACTION_NAMES
-from clarion.registry.rows import reader_of
 
 
 class EventStatus(StrEnum):
@@ -186,10 +187,7 @@ async def attempts_of_events(
     statement = (
         select(made).select_from(parents.join(made, true())).order_by(made.c.event_id, made.c.round, made.c.number)
     )
-    found: dict[int, list[Attempt]] = {}
-    for row in await connection.execute(statement):
-        found.setdefault(row.event_id, []).append(_attempt(row))
-    return found
+    return await by_parent(connection, statement, Attempt, attrgetter("event_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +312,6 @@ def _by_id(column: ColumnElement[Any], *, newest_first: bool) -> list[SortKey]:
 
 
 _ATTEMPT_COLUMNS = tuple(tables.attempts.c[field.name] for field in dataclass_fields(Attempt))
-_attempt = reader_of(Attempt)
 
 
 def _event(row: Row[Any]) -> Event:

@@ -8,6 +8,7 @@ from sqlalchemy import Row, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.objects import (
+    by_parent,
     changed_by,
     compare_etag,
     first_of_each,
@@ -20,6 +21,7 @@ from clarion.access.principal import Principal
 from clarion.database import tables
 
 __all__ = [
+    "by_parent",
     "changed_by",
     "compare_etag",
     "existing_receiver",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
@@ -205,13 +206,11 @@ async def subscriptions_of_receivers(
 ) -> dict[int, list[Subscription]]:
     """The first subscriptions of each receiver that are not deleted, by receiver id."""
     table = tables.subscriptions
-    statement = rows.first_of_each(
+    each = rows.first_of_each(
         table, table.c.receiver_id, receiver_ids, organisation_id, first, table.c.deleted.is_(None)
-    )
-    found: dict[int, list[Subscription]] = {}
-    for row in await connection.execute(statement):
-        found.setdefault(row.receiver_id, []).append(_subscription(row))
-    return found
+    ).subquery("each")
+    statement = select(*(each.c[one.name] for one in _COLUMNS)).order_by(each.c.id)
+    return await rows.by_parent(connection, statement, Subscription, attrgetter("receiver_id"))
 
 
 async def activations_of(
