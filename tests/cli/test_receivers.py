@@ -99,6 +99,7 @@ def test_no_server_is_said_with_where_it_was_looked_for(operator: Operator) -> N
     refused = operator.refused("receivers", "list", "--url", "http://127.0.0.1:1")
     assert "the API at http://127.0.0.1:1 does not answer: [Errno 111] Connection refused" in refused
     assert "clarion serve" in refused
+    assert "asking again" not in refused
     listen = operator.refused("receivers", "list", CLARION_API_URL="", CLARION_LISTEN="0.0.0.0:1")
     assert "http://127.0.0.1:1 " in listen
     for unusable in ("ftp://127.0.0.1", "http://user:hunter2@127.0.0.1", "127.0.0.1:8400", "http://127.0.0.1:99999"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -31,6 +33,9 @@ query Show($id: ID!) {{
 }}"""
 _RETRY: Final = f"mutation Retry($id: ID!) {{ retryWebhookEvent(id: $id) {{ webhookEvent {{ {_LISTED} }} }} }}"
 _CANCEL: Final = f"mutation Cancel($id: ID!) {{ cancelWebhookEvent(id: $id) {{ webhookEvent {{ {_LISTED} }} }} }}"
+_LOOK: Final = f"query Look($id: ID!) {{ webhookEvent(id: $id) {{ {_LISTED} }} }}"
+_LOOKS_MAX: Final = 40
+_LOOK_EVERY_SECONDS: Final = 0.05
 _ATTEMPT_COLUMNS: Final = ("number", "startedAt", "outcome", "statusCode", "durationMs", "error")
 
 
@@ -98,7 +103,12 @@ def show(api: GraphQL, event_id: str, *, as_json: bool) -> None:
 @remote.over_the_api
 def retry(api: GraphQL, event_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Send the events ID... again: those that failed, expired or were cancelled. Goes on after one that is refused."""
-    _each(api, _RETRY, "retryWebhookEvent", event_ids, "is sent again", as_json=as_json)
+
+    def is_open_again(before: remote.Node, now: remote.Node) -> bool:
+        """One that was open when it was asked for is tried at once, and settled ones are settled at another time."""
+        return before["settled"] is None or now["settled"] != before["settled"]
+
+    _each(api, _RETRY, "retryWebhookEvent", event_ids, "is sent again", is_open_again, as_json=as_json)
 
 
 @events.command
@@ -107,11 +117,27 @@ def retry(api: GraphQL, event_ids: tuple[str, ...], *, as_json: bool) -> None:
 @remote.over_the_api
 def cancel(api: GraphQL, event_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Cancel the events ID... that are pending or held. Goes on after one that is refused."""
-    _each(api, _CANCEL, "cancelWebhookEvent", event_ids, "is cancelled", as_json=as_json)
+
+    def is_settled(_before: remote.Node, now: remote.Node) -> bool:
+        return now["settled"] is not None
+
+    _each(api, _CANCEL, "cancelWebhookEvent", event_ids, "is cancelled", is_settled, as_json=as_json)
 
 
-def _each(api: GraphQL, document: str, field: str, event_ids: tuple[str, ...], done: str, *, as_json: bool) -> None:
-    """Does it to each event. Raises ApiRefused at the end if one was refused, at once if the API is not there."""
+def _each(
+    api: GraphQL,
+    document: str,
+    field: str,
+    event_ids: tuple[str, ...],
+    done: str,
+    carried_out: Callable[[remote.Node, remote.Node], bool],
+    *,
+    as_json: bool,
+) -> None:
+    """Does it to each event. Raises ApiRefused at the end if one was refused, at once if the API is not there.
+
+    `carried_out` tells by the event as it was when it was asked for, and as it is now.
+    """
     from clarion.cli.graphql import ApiUnavailable
 
     changed, refused = [], 0
@@ -126,6 +152,7 @@ def _each(api: GraphQL, document: str, field: str, event_ids: tuple[str, ...], d
             click.echo(f"clarion: event {inert(event_id)}: {refusal.message}", err=True)
             refused += 1
             continue
+        event = _when_done(api, event, carried_out)
         changed.append(event)
         if not as_json:
             click.echo(f"event {event['id']} {done}: {status_styled(event['status'])}")
@@ -133,6 +160,23 @@ def _each(api: GraphQL, document: str, field: str, event_ids: tuple[str, ...], d
         remote.print_answer(changed)
     if refused:
         raise ApiRefused(f"{refused} of {len(event_ids)} events were refused", "the lines above say why")
+
+
+def _when_done(
+    api: GraphQL, before: remote.Node, carried_out: Callable[[remote.Node, remote.Node], bool]
+) -> remote.Node:
+    """The event when this is so, or as it is after two seconds: the API does not wait when it is asked with a key."""
+    now = before
+    for _ in range(_LOOKS_MAX):
+        if carried_out(before, now):
+            break
+        time.sleep(_LOOK_EVERY_SECONDS)
+        try:
+            now = api.run(_LOOK, id=before["id"])["webhookEvent"]
+        except ApiRefused:
+            # What was asked for will be done all the same.
+            break
+    return now
 
 
 def _print_line(event: remote.Node) -> None:
