@@ -1,4 +1,5 @@
-"""`clarion clients`, `keys`, `resources`, `changes` and `history` against a deployment that runs."""
+"""`clarion organisations`, `clients`, `keys`, `whoami`, `egress rules`, `resources`, `changes` and `history`, over the API of a
+deployment that runs."""
 
 from __future__ import annotations
 
@@ -38,6 +39,47 @@ def test_a_client_gets_keys_loses_them_and_is_shut_out(operator: Operator) -> No
     assert (after.code, "(UNAUTHENTICATED" in after.stderr) == (4, True)
     assert keys[0]["prefix"] in operator.done("clients", "show", client_id)
     assert "(FORBIDDEN" in operator.of(Role.INTEGRATOR).refused("clients", "list")
+
+
+def test_an_organisation_is_made_with_an_administrator_who_is_told_who_they_are(operator: Operator) -> None:
+    said = operator.done("organisations", "create", "Plant 2", "--administrator", "boss").splitlines()
+    organisation_id = re.fullmatch(r"organisation (\d+) made: Plant 2, with client \d+, boss, ADMINISTRATOR", said[0])[
+        1
+    ]  # type: ignore[index]  # without a match the test fails here
+    key = said[1].removeprefix("key: ")
+    who = operator.done("whoami", CLARION_API_KEY=key)
+    assert re.search(r"^client +boss \(\d+\)$", who, re.MULTILINE), who
+    assert re.search(rf"^organisation +Plant 2 \({organisation_id}\)$", who, re.MULTILINE), who
+    assert re.search(r"^readableResources +all$", who, re.MULTILINE), who
+    listed = operator.done("organisations", "list")
+    assert re.search(rf"^{organisation_id} +Plant 2 +\S+$", listed, re.MULTILINE), listed
+    assert re.search(r"^\d+ +default +\S+$", listed, re.MULTILINE), listed
+    assert [one["name"] for one in operator.ask("organisations", "list", CLARION_API_KEY=key)] == ["Plant 2"]
+    assert operator.ask("organisations", "show", organisation_id)["name"] == "Plant 2"
+    assert "(CONFLICT, input.name)" in operator.refused("organisations", "create", "Plant 2")
+    assert "(FORBIDDEN" in operator.refused("organisations", "create", "Plant 3", CLARION_API_KEY=key)
+    auditor = operator.of(Role.AUDITOR).ask("whoami")
+    assert set(auditor["permissions"]) >= {"HISTORY_READ"}
+    assert "WEBHOOKS_WRITE" not in auditor["permissions"]
+
+
+def test_an_egress_rule_lets_a_receiver_be_made_inside_and_is_taken_back(operator: Operator) -> None:
+    rule = ("egress", "rules", "create", "10.1.0.0/16", "--port", "443", "--note", "ERP of plant 1")
+    made = operator.done(*rule)
+    rule_id = re.fullmatch(r"egress rule (\d+) made: 10.1.0.0/16 port 443, in environment default\n", made)[1]  # type: ignore[index]  # without a match the test fails here
+    operator.done("receivers", "create", "inside", "https://10.1.2.3/")
+    named = operator.ask(*rule, "--host", "erp.plant.local")["webhookEgressRule"]
+    listed = operator.done("egress", "rules", "list")
+    assert re.search(
+        rf"^{named['id']} +default +erp.plant.local in 10.1.0.0/16 port 443 +ERP of plant 1 +administrator$",
+        listed,
+        re.MULTILINE,
+    ), listed
+    assert "--yes" in operator.refused("egress", "rules", "delete", rule_id, code=2)
+    assert operator.done("egress", "rules", "delete", rule_id, "--yes") == f"egress rule {rule_id} deleted\n"
+    assert [one["id"] for one in operator.ask("egress", "rules", "list")] == [named["id"]]
+    assert "(ADDRESS_NOT_ALLOWED" in operator.refused("receivers", "create", "again", "https://10.1.2.3/")
+    assert "may come from anywhere" in operator.run("egress", "addresses").stderr
 
 
 def test_options_say_whether_a_key_is_made_on_the_database_or_over_the_api(operator: Operator) -> None:
@@ -94,4 +136,8 @@ def test_the_history_is_exported_page_by_page_and_runs_no_formula(operator: Oper
     assert json.loads(created["after"])["name"] == "=HYPERLINK(1)"
     (listed,) = operator.ask("history", "list", "--type", "WebhookReceiver", "--object", receiver_id)
     assert listed["clientName"] == "administrator"
+    refused = operator.ask("history", "list", "--refused")
+    assert {entry["refusal"] for entry in refused} >= {"INVALID_INPUT"}
+    assert None not in {entry["refusal"] for entry in refused}
+    assert {entry["refusal"] for entry in operator.ask("history", "list", "--done")} == {None}
     assert "cannot be written" in operator.refused("history", "export", "--output", "absent/file", code=3)

@@ -58,6 +58,46 @@ def test_a_receiver_is_made_tested_changed_and_deleted(operator: Operator, tmp_p
     assert operator.ask("receivers", "list", "--name", "sap") == []
 
 
+def test_a_receiver_is_sent_what_it_may_be_sent(operator: Operator) -> None:
+    receiver_id = operator.make_receiver("limited", "--readable", "items", "--readable", "webhook_receivers")
+    people = operator.done("receivers", "show", receiver_id)
+    assert re.search(r"^readableResources +ITEMS, WEBHOOK_RECEIVERS$", people, re.MULTILINE), people
+    subscribed = operator.ask("subscriptions", "create", receiver_id, "ITEMS", "CREATE")["webhookSubscription"]["id"]
+
+    people = operator.done("receivers", "update", receiver_id, "--readable", "webhook_receivers")
+    assert re.search(r"^readableResources +WEBHOOK_RECEIVERS$", people, re.MULTILINE), people
+    assert re.search(rf"^subscriptions +{subscribed} ITEMS CREATE inactive \(RIGHT_REVOKED\)$", people, re.MULTILINE)
+    listed = operator.done("subscriptions", "list", "--receiver", receiver_id)
+    assert re.search(rf"^{subscribed} .* inactive \(RIGHT_REVOKED\)$", listed, re.MULTILINE), listed
+    both = operator.refused("receivers", "update", receiver_id, "--readable", "ITEMS", "--all-readable", code=2)
+    assert "exclude each other" in both
+    people = operator.done("receivers", "update", receiver_id, "--all-readable")
+    assert re.search(r"^readableResources +all$", people, re.MULTILINE), people
+    assert re.search(rf"^subscriptions +{subscribed} ITEMS CREATE$", people, re.MULTILINE)
+
+
+def test_headers_are_added_changed_and_taken_away(operator: Operator, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret-token\n")
+    receiver_id = operator.make_receiver("with headers", path="/mirror")
+    made = operator.done("receivers", "headers", "create", receiver_id, "authorization: @token")
+    header_id = re.fullmatch(rf"header (\d+) made: authorization, of receiver {receiver_id}\n", made)[1]  # type: ignore[index]  # without a match the test fails here
+    plant = operator.ask("receivers", "headers", "create", receiver_id, "x-plant:7")["webhookHeader"]
+    changed = operator.done("receivers", "headers", "update", plant["id"], "--key", "x-site", "--value", "")
+    assert changed == f"header {plant['id']} changed: x-site, of receiver {receiver_id}\n"
+    before = operator.deployment.receiver.count()
+    operator.done("receivers", "test", receiver_id)
+    sent = operator.deployment.receiver.wait_for(before + 1)[-1].headers
+    assert (sent["authorization"], sent["x-site"], "x-plant" in sent) == ("s3cret-token", "", False)
+
+    listed = operator.done("receivers", "headers", "list", receiver_id)
+    assert re.search(rf"^{header_id} +authorization +\*+ +\S+ +administrator$", listed, re.MULTILINE), listed
+    assert "s3cret" not in listed
+    assert "nothing is to be changed" in operator.refused("receivers", "headers", "update", header_id, code=2)
+    assert "--yes" in operator.refused("receivers", "headers", "delete", header_id, code=2)
+    assert operator.done("receivers", "headers", "delete", header_id, "--yes") == f"header {header_id} deleted\n"
+    assert [one["key"] for one in operator.ask("receivers", "headers", "list", receiver_id)] == ["x-site"]
+
+
 def test_a_bad_answer_ends_the_test_with_1(operator: Operator) -> None:
     receiver_id = operator.make_receiver("broken", path="/status/503")
     failed = operator.run("receivers", "test", receiver_id)

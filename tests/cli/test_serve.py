@@ -14,8 +14,10 @@ from pathlib import Path
 
 import psycopg
 
+from clarion.access.principal import Role
 from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
+from harness.api import new_key
 from harness.deployment import Deployment
 from harness.process import ClarionProcess, children_of
 
@@ -216,6 +218,11 @@ def test_only_who_delivers_needs_the_egress_addresses(deployment: Deployment, cl
     status, body = _get(_port(api), "/.well-known/webhook-egress.json")
     assert status == 200
     assert [one["address"] for one in json.loads(body)["addresses"]] == ["54.149.61.144", "52.88.34.10"]
+    key = new_key(deployment.database, "default", Role.AUDITOR, "auditor")
+    listed = clarion_process(
+        "egress", "addresses", CLARION_API_URL=f"http://127.0.0.1:{_port(api)}", CLARION_API_KEY=key
+    ).wait()
+    assert listed.stdout.split() == ["ADDRESS", "FROM", "UNTIL", "54.149.61.144/32", "52.88.34.10/32"]
     delivery = clarion_process("serve", "--role", "delivery", **ion).wait()
     assert delivery.code == 3
     assert "54.149.61.144 is on no interface of this host" in delivery.stderr

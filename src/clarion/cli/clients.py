@@ -32,10 +32,6 @@ mutation Update($input: UpdateClientInput!) {{
 }}"""
 
 
-def _resources(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(value.upper() for value in values)
-
-
 def _rights(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that creation and update share."""
     for name, told in (
@@ -43,7 +39,11 @@ def _rights(command: Callable[..., Any]) -> Callable[..., Any]:
         ("publishable", "May publish this one"),
     ):
         option = click.option(
-            f"--{name}", f"{name}_resources", multiple=True, callback=_resources, help=f"{told}; repeat for several."
+            f"--{name}",
+            f"{name}_resources",
+            multiple=True,
+            callback=remote.names_of_resources,
+            help=f"{told}; repeat for several.",
         )
         command = option(command)
     return command
@@ -124,8 +124,7 @@ def update(
     api: GraphQL, client_id: str, *, all_readable: bool, none_publishable: bool, as_json: bool, **options: Any
 ) -> None:
     """Change the client ID; what is not named stays as it is. --inactive shuts all its keys out within a second."""
-    values = remote.given(**options)
-    values |= {"readableResources": None} if all_readable else {}
+    values = remote.readable(remote.given(**options), all_readable=all_readable)
     values |= {"publishableResources": []} if none_publishable else {}
     if not values:
         raise UsageInvalid("nothing is to be changed", "`clarion clients update --help` shows what can be")

@@ -1,4 +1,4 @@
-"""`clarion egress`: the addresses that requests come from, listed and proved."""
+"""`clarion egress`: the addresses that requests come from, listed and proved; the rules for where they go are beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clarion.cli.egress_rules import addresses, rules
 from clarion.cli.output import print_json, print_table, styled
 from clarion.core.errors import CheckFailed
 from clarion.core.settings import Address, Settings, load_settings
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 @click.group
 def egress() -> None:
-    """Check and list the addresses that requests come from."""
+    """Check and list the addresses that requests come from, and make rules for where they may go."""
+
+
+egress.add_command(rules)
+egress.add_command(addresses)
 
 
 @egress.command(name="list")

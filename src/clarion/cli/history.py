@@ -45,6 +45,7 @@ def _filters(command: Any) -> Any:
         click.option("--object", "object_id", metavar="ID", help="Only what concerns this object of --type."),
         click.option("--type", "object_type", help="Only what concerns such objects, as WebhookReceiver."),
         click.option("--action", help="Only this, as UPDATE."),
+        click.option("--refused/--done", default=None, help="Only what was refused, or only what was done."),
         click.option("--client", "client_id", metavar="ID", help="Only what this client did."),
     ):
         command = option(command)
@@ -61,9 +62,9 @@ def history() -> None:
 @remote.limit_option
 @remote.json_option
 @remote.over_the_api
-def list_(api: GraphQL, limit: int, since: Any, until: Any, *, as_json: bool, **about: Any) -> None:
+def list_(api: GraphQL, limit: int, *, as_json: bool, **about: Any) -> None:
     """List the history, newest first."""
-    filters = remote.conditions(**about) | remote.period("at", since, until)
+    filters = _wanted(**about)
     found = remote.first_nodes(api, _LIST, "history", limit, filters=filters)
     columns = {
         "ID": lambda node: node["id"],
@@ -82,7 +83,7 @@ def list_(api: GraphQL, limit: int, since: Any, until: Any, *, as_json: bool, **
 @click.option("--format", "form", type=click.Choice(("ndjson", "csv")), default="ndjson", show_default=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; default: standard output.")
 @remote.over_the_api
-def export(api: GraphQL, form: str, output: Path | None, since: Any, until: Any, **about: Any) -> None:
+def export(api: GraphQL, form: str, output: Path | None, **about: Any) -> None:
     """Write all of the history that the options leave, oldest first, page by page: an entry on each line.
 
     In CSV, texts that a spreadsheet would run as a formula begin with an apostrophe. How far it is stands on standard
@@ -90,7 +91,7 @@ def export(api: GraphQL, form: str, output: Path | None, since: Any, until: Any,
     """
     from clarion.cli.csv_text import csv_line
 
-    filters = remote.conditions(**about) | remote.period("at", since, until)
+    filters = _wanted(**about)
     count = 0
     with _open(output) as file:
         if form == "csv":
@@ -104,6 +105,11 @@ def export(api: GraphQL, form: str, output: Path | None, since: Any, until: Any,
         file.flush()
     ended = "\n" if sys.stderr.isatty() and count else ""
     click.echo(f"{ended}{count} entries exported", err=True)
+
+
+def _wanted(*, since: Any, until: Any, refused: bool | None, **about: Any) -> dict[str, object]:
+    """The filters that the options stand for."""
+    return remote.conditions(**about) | remote.period("at", since, until) | remote.given(refused=refused)
 
 
 def _cells(entry: remote.Node) -> list[object]:

@@ -31,9 +31,11 @@ COMMANDS = {
     "resources": ("clarion.cli.resources", "List, register and change resources."),
     "changes": ("clarion.cli.changes", "List and show the changes in the ledger."),
     "history": ("clarion.cli.history", "List and export who did what, and what was refused."),
+    "organisations": ("clarion.cli.organisations", "List and make organisations."),
     "clients": ("clarion.cli.clients", "List, make and change clients of the API."),
     "keys": ("clarion.cli.keys", "Make, list and revoke API keys; encryption and signing keys."),
-    "egress": ("clarion.cli.egress", "Check and list the addresses that requests come from."),
+    "whoami": ("clarion.cli.whoami", "Show whose key it is, and what it lets one do."),
+    "egress": ("clarion.cli.egress", "Addresses that requests come from, rules for where they go."),
     "settings": ("clarion.cli.settings", "List the settings and their values."),
     "factory": ("clarion.cli.factory", "Install and run the reference factory."),
 }

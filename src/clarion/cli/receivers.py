@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from clarion.cli import remote
+from clarion.cli.headers import HEADER_HELP, header_of, headers
 from clarion.cli.output import inert, status_styled
 from clarion.core.errors import CheckFailed, UsageInvalid
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 _LISTED: Final = "id name webhookUri active disabledReason _etag created updated"
 _SHOWN: Final = """
   id name description webhookUri active disabledReason contentType expectedResponseCode retrySchedule timeoutSeconds
-  concurrency rateLimitPerSecond ordering laneBlockMaxSeconds signatures caCertificates previousSecretUntil
+  concurrency rateLimitPerSecond ordering laneBlockMaxSeconds signatures readableResources caCertificates previousSecretUntil
   clientCertificate { subject issuer notAfter fingerprintSha256 } headers(first: 100) { id key value _etag }
-  subscriptions(first: 100) { id resource action active } createdBy { id name } updatedBy { id name } created updated _etag
+  subscriptions(first: 100) { id resource action active inactiveReason } createdBy { id name } updatedBy { id name } created updated _etag
 """
 _LIST: Final = remote.list_document("webhookReceivers", "WebhookReceiversInputFilters", _LISTED, "ID_ASC")
 _SHOW: Final = f"query Show($id: ID!) {{ webhookReceiver(id: $id) {{ {_SHOWN} }} }}"
@@ -51,16 +52,10 @@ mutation Test($id: ID!) {
 _DELETE: Final = "mutation Delete($id: ID!, $etag: String!) { deleteWebhookReceiver(id: $id, etag: $etag) { id } }"
 
 
-def _header(
+def _headers(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[dict[str, str], ...]:
-    headers = []
-    for text in values:
-        key, colon, value = text.partition(":")
-        if not colon or not key.strip():
-            raise UsageInvalid("--header takes 'key: value'", "as --header 'authorization: @token.txt'")
-        headers.append({"key": key.strip(), "value": remote.text_or_file(value.strip())})
-    return tuple(headers)
+    return tuple(map(header_of, values))
 
 
 def _schedule(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -102,6 +97,14 @@ def _settable(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="How requests are signed; repeat for several.",
             ),
+            click.option(
+                "--readable",
+                "readable_resources",
+                metavar="RESOURCE",
+                multiple=True,
+                callback=remote.names_of_resources,
+                help="Send it events of only this resource; repeat for several. Default for a new one: what you may read.",
+            ),
             click.option("--ca-certificates", help="PEM file: the only authorities that are trusted.", **file),
             click.option("--client-certificate", help="PEM file: shown to the receiver.", **file),
             click.option("--client-private-key", help="PEM file: its key.", **file),
@@ -114,6 +117,9 @@ def _settable(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group
 def receivers() -> None:
     """List, make and change receivers: the addresses that webhooks go to."""
+
+
+receivers.add_command(headers)
 
 
 @receivers.command("list")
@@ -156,8 +162,8 @@ def show(api: GraphQL, receiver_id: str, *, secret: bool, as_json: bool) -> None
     "--header",
     "headers",
     multiple=True,
-    callback=_header,
-    help="'key: value', sent with each request; a value as @FILE or - is read from there. Repeat for several.",
+    callback=_headers,
+    help=f"{HEADER_HELP} Repeat for several.",
 )
 @click.option(
     "--secret-file", metavar="FILE", help="File with the shared secret (whsec_…); default: a new one is made."
@@ -185,11 +191,15 @@ def create(api: GraphQL, secret_file: str | None, *, inactive: bool, as_json: bo
 @click.option("--name", help="Its new name.")
 @click.option("--webhook-uri", metavar="URL", help="Its new address.")
 @_settable
+@click.option("--all-readable", is_flag=True, help="Send it events of all resources that are subscribed to.")
 @remote.json_option
 @remote.over_the_api
-def update(api: GraphQL, receiver_id: str, *, as_json: bool, **options: Any) -> None:
-    """Change the receiver ID; what is not named stays as it is."""
-    values = remote.given(**options)
+def update(api: GraphQL, receiver_id: str, *, all_readable: bool, as_json: bool, **options: Any) -> None:
+    """Change the receiver ID; what is not named stays as it is.
+
+    What waits to be sent of a resource that --readable leaves out is cancelled.
+    """
+    values = remote.readable(remote.given(**options), all_readable=all_readable)
     if not values:
         raise UsageInvalid("nothing is to be changed", "`clarion receivers update --help` shows what can be")
     _update(api, receiver_id, values, as_json=as_json)
@@ -279,12 +289,8 @@ def test(api: GraphQL, receiver_id: str, *, as_json: bool) -> None:
 def delete(api: GraphQL, receiver_id: str, *, yes: bool, as_json: bool) -> None:
     """Delete the receiver ID and its subscriptions. Events that are open are cancelled; what was sent stays on record."""
     found = api.run(_ETAG, id=receiver_id)["webhookReceiver"]
-    remote.confirm(f"Delete receiver {receiver_id}, {found['name']!r}, with its subscriptions?", yes=yes)
-    gone = api.run(_DELETE, id=receiver_id, etag=found["_etag"])["deleteWebhookReceiver"]
-    if as_json:
-        remote.print_answer(gone)
-    else:
-        click.echo(f"receiver {gone['id']} deleted")
+    question = f"Delete receiver {receiver_id}, {found['name']!r}, with its subscriptions?"
+    remote.delete(api, _DELETE, found, question, "receiver", yes=yes, as_json=as_json)
 
 
 def _update(api: GraphQL, receiver_id: str, values: dict[str, object], *, as_json: bool) -> None:
@@ -301,9 +307,10 @@ def _print(receiver: remote.Node, *, as_json: bool) -> None:
     shown = receiver
     if not as_json:
         shown = dict(receiver) | {
+            "readableResources": remote.reads(receiver),
             "headers": [f"{header['key']}: {header['value']}" for header in receiver["headers"]],
             "subscriptions": [
-                f"{one['id']} {one['resource']} {one['action']}{'' if one['active'] else ' (inactive)'}"
+                " ".join((one["id"], one["resource"], one["action"], remote.inactive(one))).rstrip()
                 for one in receiver["subscriptions"]
             ],
         }

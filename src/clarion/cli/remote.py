@@ -181,6 +181,22 @@ def given(**options: object) -> dict[str, object]:
     return found
 
 
+def names_of_resources(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Resources as the API writes them; for options that take several."""
+    return tuple(value.upper() for value in values)
+
+
+def readable(values: Mapping[str, object], *, all_readable: bool) -> dict[str, object]:
+    """`values` of an update, in which --all-readable takes back what --readable may have said. Raises UsageInvalid for both."""
+    if not all_readable:
+        return dict(values)
+    if "readableResources" in values:
+        raise UsageInvalid("--readable and --all-readable exclude each other", "give one of the two")
+    return {**values, "readableResources": None}
+
+
 def conditions(**options: object) -> dict[str, object]:
     """Filters from options by the names of GraphQL: one value is compared, several are alternatives."""
     return {
@@ -224,6 +240,29 @@ def changed(
     print_warnings(payload)
     after: Node = payload[name]
     return after
+
+
+def delete(
+    api: GraphQL,
+    document: str,
+    found: Node,
+    question: str,
+    what: str,
+    *,
+    yes: bool,
+    as_json: bool,
+    done: str = "deleted",
+) -> None:
+    """Takes an object away, after the question. `found` has its `id` and `_etag`; `document` is a mutation of both.
+
+    Raises UsageInvalid and Abort as `confirm`, ApiRefused.
+    """
+    confirm(question, yes=yes)
+    (gone,) = api.run(document, id=found["id"], etag=found["_etag"]).values()
+    if as_json:
+        print_answer(gone)
+    else:
+        click.echo(f"{what} {gone['id']} {done}")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -280,6 +319,18 @@ def print_details(node: Node, *, as_json: bool, left_out: Sequence[str] = ()) ->
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
         click.echo(f"{name.ljust(width)}  {_shown(value)}")
+
+
+def reads(node: Node) -> object:
+    """Which resources a client may read, or a receiver may be sent, for people."""
+    names = node["readableResources"]
+    return "all" if names is None else names or "none"
+
+
+def inactive(subscription: Node) -> str:
+    """That a subscription makes no events, and why; an empty text for one that does."""
+    reason = subscription["inactiveReason"]
+    return f"inactive ({reason})" if reason else ""
 
 
 def print_warnings(payload: Node) -> None:

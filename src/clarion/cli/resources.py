@@ -112,12 +112,8 @@ def update(api: GraphQL, resource_id: str, *, as_json: bool, **options: Any) -> 
 def unregister(api: GraphQL, resource_id: str, *, yes: bool, as_json: bool) -> None:
     """Remove the resource with this ID or name, which has no table and no subscriptions. Its changes and events stay."""
     found = _found(api, resource_id)
-    remote.confirm(f"Unregister resource {found['id']}, {found['name']}?", yes=yes)
-    gone = api.run(_UNREGISTER, id=found["id"], etag=found["_etag"])["unregisterResource"]
-    if as_json:
-        remote.print_answer(gone)
-    else:
-        click.echo(f"resource {gone['id']} unregistered")
+    question = f"Unregister resource {found['id']}, {found['name']}?"
+    remote.delete(api, _UNREGISTER, found, question, "resource", yes=yes, as_json=as_json, done="unregistered")
 
 
 def _found(api: GraphQL, resource_id: str) -> dict[str, Any]:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 ACTIONS: Final = ("CREATE", "UPDATE", "DELETE")
 _FIELDS: Final = """
-  id receiver { id name } resource action active condition fields template expiresAfterSeconds
+  id receiver { id name } resource action active inactiveReason condition fields template expiresAfterSeconds
   evaluationErrors { conditionsCount templatesCount since lastAt lastChangeId lastMessage }
   createdBy { id name } updatedBy { id name } created updated _etag
 """
 _LIST: Final = remote.list_document(
     "webhookSubscriptions",
     "WebhookSubscriptionsInputFilters",
-    "id receiver { id name } resource action active condition fields expiresAfterSeconds _etag created updated",
+    "id receiver { id name } resource action active inactiveReason condition fields expiresAfterSeconds _etag created updated",
     "ID_ASC",
 )
 _SHOW: Final = f"query Show($id: ID!) {{ webhookSubscription(id: $id) {{ {_FIELDS} }} }}"
@@ -112,7 +112,7 @@ def list_(api: GraphQL, limit: int, *, as_json: bool, **filters: Any) -> None:
         "RECEIVER": lambda node: f"{node['receiver']['id']} {node['receiver']['name']}",
         "RESOURCE": lambda node: node["resource"],
         "ACTION": lambda node: node["action"],
-        "STATE": lambda node: "active" if node["active"] else "inactive",
+        "STATE": lambda node: remote.inactive(node) or "active",
         "CONDITION": lambda node: node["condition"],
     }
     none = "no subscriptions: `clarion subscriptions create RECEIVER RESOURCE ACTION` makes one"
@@ -222,12 +222,8 @@ def delete(api: GraphQL, subscription_id: str, *, yes: bool, as_json: bool) -> N
     """Delete the subscription ID. Its events that are open are cancelled; what was sent stays on record."""
     found = api.run(_ETAG, id=subscription_id)["webhookSubscription"]
     about = f"{found['resource']} {found['action']} to {found['receiver']['name']!r}"
-    remote.confirm(f"Delete subscription {subscription_id}, {about}?", yes=yes)
-    gone = api.run(_DELETE, id=subscription_id, etag=found["_etag"])["deleteWebhookSubscription"]
-    if as_json:
-        remote.print_answer(gone)
-    else:
-        click.echo(f"subscription {gone['id']} deleted")
+    question = f"Delete subscription {subscription_id}, {about}?"
+    remote.delete(api, _DELETE, found, question, "subscription", yes=yes, as_json=as_json)
 
 
 def _update(api: GraphQL, subscription_id: str, values: dict[str, object], *, as_json: bool) -> None:
