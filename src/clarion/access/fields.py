@@ -16,9 +16,9 @@ Check = Callable[[Any, str], Any]
 NAME_LENGTH_MAX = 200
 
 
-def refused(message: str, field: str) -> RequestRefused:
-    """A refusal of one input's value."""
-    return RequestRefused(Code.INVALID_INPUT, message, field)
+def refused(message: str, field: str, *, recorded: str | None = None) -> RequestRefused:
+    """A refusal of one input's value. `recorded`: as RequestRefused has it, for a message that repeats the value."""
+    return RequestRefused(Code.INVALID_INPUT, message, field, recorded=recorded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,19 @@ _log = logging.getLogger(__name__)
 
 INTERNAL_TEXT = "an internal error occurred; the log has it under this correlation id"
 _QUERY_CANCELED = "57014"
-_REPEATED = re.compile(r"(cannot represent[^:]*value): .*|[,;.] ?found: .*", re.DOTALL | re.IGNORECASE)
+DOCUMENT_TEXT = "the document or its variables are not as the schema has them"
+"""What the history keeps of the library's messages, which repeat names and values of the caller's."""
+
+_REPEATED = re.compile(
+    r"(cannot represent[^:]*value): .*|[,;.]? found: .*|, but encountered error .*|(escape sequence): .*",
+    re.DOTALL | re.IGNORECASE,
+)
+_REPEATED_TOKEN = re.compile(r"^(Syntax Error: .*?\b(?:String|BlockString|Int|Float)) '.*", re.DOTALL)
+_OF_ENUM = re.compile(
+    r"(?:Variable '\$\w+' has invalid value(?: at [.\w\[\]]+)?: )?"
+    r"(?:Enum '\w+' cannot represent|Value '[^']*' does not exist in '\w+' enum)"
+)
+_MOMENT = "Expected value of type 'DateTime'"
 _DIGITS = "integer string conversion"
 """In how the language words its refusal of numbers with thousands of digits, with advice for programmers."""
 _TOO_LARGE = (f"more than {TOKENS_MAX} tokens", "nested too deeply")
@@ -36,14 +48,22 @@ class Asked:
     request_id: str
 
 
-def shown(errors: Sequence[GraphQLError], asked: Asked) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An error as the answer has it, and its message as the history keeps it, without anything that was sent."""
+
+    error: dict[str, Any]
+    recorded: str
+
+
+def shown(errors: Sequence[GraphQLError], asked: Asked) -> list[Shown]:
     """The errors for the answer. What is our own fault is logged with its cause and shown without."""
     too_complex = [error for error in errors if (error.extensions or {}).get("code") == Code.QUERY_TOO_COMPLEX]
     kept = too_complex or list(errors)
     by_library = [_of_library(error) for error in kept]
     fields = _fields([error for error, ours in zip(kept, by_library, strict=True) if ours], asked)
     return [
-        _of_caller(error, next(fields)) if ours else _of_resolver(error, asked.request_id)
+        Shown(_of_caller(error, next(fields)), DOCUMENT_TEXT) if ours else _of_resolver(error, asked.request_id)
         for error, ours in zip(kept, by_library, strict=True)
     ]
 
@@ -86,10 +106,13 @@ def _without_values(message: str) -> str:
     """
     if _DIGITS in message:
         return "A number has too many digits."
-    return message if message.startswith("Enum '") or " Enum '" in message else _REPEATED.sub(r"\1", message)
+    if _OF_ENUM.match(message):
+        return message
+    without = _REPEATED.sub(r"\1\2", _REPEATED_TOKEN.sub(r"\1", message))
+    return f"{without}: a moment is written as 2026-11-24T01:02:03Z" if without.endswith(_MOMENT) else without
 
 
-def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:
+def _of_resolver(error: GraphQLError, request_id: str) -> Shown:
     cause = error.original_error
     shown_error: dict[str, Any]
     if isinstance(cause, RequestRefused):
@@ -109,7 +132,9 @@ def _of_resolver(error: GraphQLError, request_id: str) -> dict[str, Any]:
     else:
         shown_error = internal(request_id, cause or error, ".".join(str(step) for step in error.path or ["operation"]))
     formatted = error.formatted
-    return {key: formatted[key] for key in ("locations", "path") if formatted.get(key)} | shown_error
+    where = {key: formatted[key] for key in ("locations", "path") if formatted.get(key)}
+    recorded = cause.recorded if isinstance(cause, RequestRefused) else shown_error["message"]
+    return Shown(where | shown_error, recorded)
 
 
 def _fields(errors: Sequence[GraphQLError], asked: Asked) -> Any:

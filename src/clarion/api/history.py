@@ -49,10 +49,13 @@ class HistoryEntry(Node):
     object_id: str | None = strawberry.field(description="Null if no object is known.")
     before: JSONValue | None = strawberry.field(description="What it was, of what differs; null if there was nothing.")
     after: JSONValue | None = strawberry.field(
-        description="What it became. Of what was refused, `given` has the names of the inputs, without their values."
+        description="What it became. Of what was refused, `given` has the names of the inputs, without their values, and `field` "
+        "the one that was refused."
     )
     refusal: str | None = strawberry.field(description="The error's code with which it was refused; null: it was done.")
-    message: str | None = strawberry.field(description="The error's message; null: it was done.")
+    message: str | None = strawberry.field(
+        description="Why, in Clarion's own words, without what the error repeated of the request; null: it was done."
+    )
     record: strawberry.Private[Recorded]
 
     @described.field("Who it was; null for what was done on the machine itself.")

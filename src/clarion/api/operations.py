@@ -193,8 +193,9 @@ class _Run:
         answer = {"data": data}
         if errors:
             about = Asked(schema.graphql_schema, prepared.document.node, asked.variables, visit.request_id)
-            answer["errors"] = shown(errors, about)
-            visit.refused += refused_entries(about, asked.name, answer["errors"])
+            told = shown(errors, about)
+            answer["errors"] = [one.error for one in told]
+            visit.refused += refused_entries(about, asked.name, told)
         return answer
 
 

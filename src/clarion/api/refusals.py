@@ -1,7 +1,8 @@
 """What was refused goes into the history: who asked for what, from where, and with which code they were told no.
 
 Written after the answer's outcome is known, in a short transaction of its own, as the API's role in the organisation of
-whoever asked. Values that were sent are never written, only the names of the inputs: a value may be a secret.
+whoever asked. Nothing that was sent is written but ids, which are numbers, and names that the schema has: all else may be
+a secret, also in a place where none belongs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLField,
     GraphQLInputObjectType,
+    GraphQLList,
     GraphQLSchema,
     InlineFragmentNode,
     ListValueNode,
@@ -31,6 +33,7 @@ from graphql import (
     ValueNode,
     VariableNode,
     get_named_type,
+    get_nullable_type,
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -39,7 +42,7 @@ from clarion.access import history
 from clarion.access.authentication import refused_key
 from clarion.access.history import Entry
 from clarion.access.principal import Origin, Principal
-from clarion.api.errors import Asked
+from clarion.api.errors import Asked, Shown
 from clarion.api.inputs import decimal_key
 from clarion.api.session import Session, acting
 from clarion.core.clock import Clock
@@ -74,12 +77,12 @@ _OF_QUERIES = frozenset({Code.FORBIDDEN})
 _OBJECT = re.compile(r"^[a-z]+(?=[A-Z])")
 
 
-def refused_entries(request: Asked, operation_name: str | None, errors: Sequence[Mapping[str, Any]]) -> list[Entry]:
+def refused_entries(request: Asked, operation_name: str | None, told: Sequence[Shown]) -> list[Entry]:
     """The entries for the errors that one operation was answered with: the refused mutations, and what was forbidden.
 
     An error that is repeated, as for each row of a list, makes one entry. One without a path refused every root field.
     """
-    codes = {error["extensions"]["code"] for error in errors}
+    codes = {one.error["extensions"]["code"] for one in told}
     if codes.isdisjoint(_OF_MUTATIONS):
         return []
     asked = _Operation.read(request, operation_name)
@@ -87,14 +90,15 @@ def refused_entries(request: Asked, operation_name: str | None, errors: Sequence
         return []
     recorded = _OF_MUTATIONS if asked.is_mutation else _OF_QUERIES
     found: dict[tuple[object, ...], Entry] = {}
-    for error in errors:
-        code, path = error["extensions"]["code"], error.get("path")
+    for one in told:
+        code, path = one.error["extensions"]["code"], one.error.get("path")
         if code not in recorded:
             continue
         for key, root in asked.roots.items():
             if not path or path[0] == key:
-                entry = asked.entry(root, code, error["message"])
-                found.setdefault((entry.action, entry.object_id, entry.refusal, entry.message), entry)
+                entry = asked.entry(root, code, one)
+                if entry is not None:
+                    found.setdefault((entry.action, entry.object_id, entry.refusal, entry.message), entry)
     return list(found.values())
 
 
@@ -122,36 +126,41 @@ class _Operation:
                 return cls(request.schema, request.variables, node.operation is OperationType.MUTATION, roots)
         return None
 
-    def entry(self, root: FieldNode, code: str, message: str) -> Entry:
-        """The refusal of one root field, with the names of the inputs that were given."""
+    def entry(self, root: FieldNode, code: str, told: Shown) -> Entry | None:
+        """The refusal of one root field, with the names of the inputs that were given. None for one that there is not."""
         definition = self._definition(root)
+        if definition is None:
+            return None
         arguments = {argument.name.value: argument.value for argument in root.arguments or ()}
         names = dict.fromkeys(self._names(definition, arguments))
+        field = _known_input(definition, told.error["extensions"].get("field", ""))
+        after = ({"given": list(names)} if names else {}) | ({"field": field} if field else {})
         key = self._text(arguments.get("id")) or self._text(self._member(arguments.get("input"), "id"))
         return Entry(
             action=root.name.value,
             object_type=self._object_type(root.name.value, definition),
             object_id=key if key is not None and decimal_key(key) is not None else "",
-            after={"given": list(names)} if names else None,
+            after=after or None,
             refusal=code,
-            message=storable(message),
+            message=storable(told.recorded),
         )
 
     def _definition(self, root: FieldNode) -> GraphQLField | None:
         type_ = self.schema.mutation_type if self.is_mutation else self.schema.query_type
         return None if type_ is None else type_.fields.get(root.name.value)
 
-    def _object_type(self, name: str, definition: GraphQLField | None) -> str:
+    def _object_type(self, name: str, definition: GraphQLField) -> str:
         """`WebhookReceiver` of `createWebhookReceiver`, and of `webhookReceivers`, which has it in its result's type."""
-        if self.is_mutation:
-            return _OBJECT.sub("", name)
-        return "" if definition is None else get_named_type(definition.type).name.removesuffix("Connection")
+        return (
+            _OBJECT.sub("", name)
+            if self.is_mutation
+            else get_named_type(definition.type).name.removesuffix("Connection")
+        )
 
-    def _names(self, definition: GraphQLField | None, arguments: Mapping[str, ValueNode]) -> Iterator[str]:
+    def _names(self, definition: GraphQLField, arguments: Mapping[str, ValueNode]) -> Iterator[str]:
         """Names of arguments and of the members of `input`: only such as the schema has, for others are the caller's text."""
-        known = {} if definition is None else definition.args
         for name, value in arguments.items():
-            type_ = get_named_type(known[name].type) if name in known else None
+            type_ = get_named_type(definition.args[name].type) if name in definition.args else None
             if isinstance(type_, GraphQLInputObjectType):
                 yield from (f"{name}.{member}" for member in self._members(value) if member in type_.fields)
             elif type_ is not None:
@@ -189,6 +198,24 @@ def _fields(document: DocumentNode, selections: SelectionSetNode, seen: frozense
             for node in document.definitions:
                 if isinstance(node, FragmentDefinitionNode) and node.name.value == name:
                     yield from _fields(document, node.selection_set, seen | {name})
+
+
+def _known_input(definition: GraphQLField, path: str) -> str:
+    """As much of an input's path as the schema has names for, places in lists included; empty if it is none of the field's."""
+    name, *members = path.split(".")
+    if name not in definition.args:
+        return ""
+    type_, known = definition.args[name].type, [name]
+    for member in members:
+        inner = get_nullable_type(type_)
+        if isinstance(inner, GraphQLInputObjectType) and member in inner.fields:
+            type_ = inner.fields[member].type
+        elif isinstance(inner, GraphQLList) and member.isdigit():
+            type_ = inner.of_type
+        else:
+            break
+        known.append(member)
+    return ".".join(known)
 
 
 def storable(message: str) -> str:

@@ -77,16 +77,24 @@ class BeforeGraphQL(StrEnum):
 class RequestRefused(ClarionError):
     """A caller's request that changes nothing; `field` names the input, as `input.webhookUri`.
 
-    `place` is the line and column, from 1, within that input's text, where there is one.
+    `place` is the line and column, from 1, within that input's text, where there is one. `recorded` is what the history
+    keeps of a message that repeats what was sent: that may be a secret in the wrong place. By default it is the message.
     """
 
     def __init__(
-        self, code: Code, message: str, field: str | None = None, place: tuple[int, int] | None = None
+        self,
+        code: Code,
+        message: str,
+        field: str | None = None,
+        place: tuple[int, int] | None = None,
+        *,
+        recorded: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
         self.place = place
+        self.recorded = message if recorded is None else recorded
 
 
 class StoreUnavailable(ClarionError):

@@ -74,7 +74,7 @@ def _network(text: str) -> Network:
     except ValueError:
         raise refused("must be a network such as 10.1.0.0/16, or one address such as 10.1.2.3/32", field) from None
     if str(network) != text and str(network) != f"{text}/{network.max_prefixlen}":
-        raise refused(f"must be written as {network}", field)
+        raise refused(f"must be written as {network}", field, recorded="must be written in its canonical form")
     for never in NEVER_BY_RULE:
         if network.version == never.version and network.overlaps(never):
             raise refused(

@@ -69,7 +69,7 @@ def check_expressions(values: Mapping[str, Any], shape: Shape) -> Expressions:
     if fields is not None and shape.columns is not None:
         for name in fields:
             if name not in shape.columns:
-                raise refused(shape.unknown_column(name), "input.fields")
+                raise refused(shape.unknown_column(name), "input.fields", recorded="names a column that there is not")
     return compiled
 
 
@@ -82,7 +82,9 @@ def _compiled(
         return compile_(source, shape)
     except ExpressionRefused as error:
         place = None if error.line is None or error.column is None else (error.line, error.column)
-        raise RequestRefused(Code.INVALID_INPUT, str(error), field, place) from None
+        raise RequestRefused(
+            Code.INVALID_INPUT, str(error), field, place, recorded="is no expression that can be used"
+        ) from None
 
 
 def expression(value: str, field: str) -> str:

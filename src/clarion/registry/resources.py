@@ -204,7 +204,7 @@ async def _check_free(connection: AsyncConnection, name: str, field: str) -> Non
         select(resources.name).where(or_(resources.name == name, resources.singular == name)).limit(1)
     )
     if taken is not None:
-        raise RequestRefused(Code.CONFLICT, f"{name} is the resource {taken}", field)
+        raise RequestRefused(Code.CONFLICT, f"the resource {taken} goes by this name: choose another", field)
 
 
 async def _found(connection: AsyncConnection, resource_id: int, etag: str, id_field: str, etag_field: str) -> Resource:
@@ -232,7 +232,7 @@ def _schema(value: object, field: str) -> str:
     try:
         return schema_text(value)
     except SchemaRefused as error:
-        raise refused(str(error), field) from None
+        raise refused(str(error), field, recorded="is no JSON Schema that can be used") from None
 
 
 FIELDS: tuple[Field, ...] = (

@@ -225,7 +225,8 @@ def _split_uri(text: str) -> tuple[str, str]:
     if scheme is None:
         raise UriRefused("a URI begins with https://")
     if scheme[0].lower() != "https:":
-        raise UriRefused(f"the scheme is https, not {scheme[0][:-1].lower()[:32]}")
+        # What stands before the first colon may be a secret that was pasted here.
+        raise UriRefused("the scheme is https" + (", not http" if scheme[0].lower() == "http:" else ""))
     if not text.startswith("//", len("https:")):
         raise UriRefused("a URI begins with https://")
     rest = text[len("https://") :]

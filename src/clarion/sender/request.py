@@ -67,7 +67,7 @@ def header_refusal(name: str, value: str) -> str | None:
         return "a header's name is a token: letters, digits and !#$%&'*+-.^_`|~"
     lower = name.lower()
     if lower in _RESERVED_NAMES or lower.startswith(_RESERVED_PREFIXES):
-        return f"the header {lower[:64]} is set by Clarion or reserved"
+        return "this header is set by Clarion or reserved: choose another name"
     return _value_refusal(value)
 
 
@@ -83,7 +83,7 @@ def headers_refusal(headers: Sequence[tuple[str, str]]) -> str | None:
         if refusal is not None:
             return refusal
         if name.lower() in seen:
-            return f"the header {name.lower()} is given twice"
+            return "a header is given twice; names do not differ by case"
         seen.add(name.lower())
     return None
 
