@@ -135,6 +135,31 @@ def test_a_mutation_costs_ten_points_and_what_is_refused_does_nothing(tight: Cal
     assert tight.rows("SELECT count(*) FROM clarion.receivers") == [(4,)]
 
 
+def test_what_is_refused_for_want_of_points_is_counted_and_stands_in_the_history_as_one_entry(
+    administrator: Caller, sealer: Sealer
+) -> None:
+    settings = Settings(api_points_per_second=1, api_points_burst=40)
+    with served(administrator.database, sealer, settings=settings) as port:
+        caller = Caller(port, administrator.key, administrator.database)
+        refused = [answer for answer in (caller(create(number)) for number in range(8)) if "errors" in answer.body]
+        assert len(refused) >= 3
+        caller.post([{"query": create(0)}] * 3)
+        published = [caller.send(b"{}", path="/v1/changes") for _ in range(41)]
+        counts = {"/graphql": len(refused) + 1, "/v1/changes": sum(one.status == 429 for one in published)}
+        assert counts["/v1/changes"] > 0
+        assert administrator.rows("SELECT * FROM clarion.history WHERE refusal IS NOT NULL") == []
+    # The counts of minutes that are not over are written at the end.
+    (entry,) = administrator.rows(
+        "SELECT client_name, action, object_type, object_id, from_address, refusal, after FROM clarion.history "
+        "WHERE refusal IS NOT NULL"
+    )
+    total = sum(counts.values())
+    assert entry == (
+        *("admin", "manyRequests", "Client", "1", "127.0.0.1", "RATE_LIMITED"),
+        {"count": total, "codes": {"RATE_LIMITED": total}, "actions": counts},
+    )
+
+
 def test_every_answer_to_a_known_client_says_how_it_stands_and_no_other(tight: Caller) -> None:
     ping = json.dumps({"query": "{ __typename }"}).encode()
     for answer in (tight.send(ping), tight.send(b"{"), tight.send(ping, content_type="text/plain")):

@@ -208,7 +208,7 @@ async def test_beyond_sixty_a_minute_refusals_are_counted_and_written_as_one(adm
         assert rows[-1] == (
             *("auditor", MANY, "Client", str(auditor.client_id)),
             {"count": 4, "codes": {"FORBIDDEN": 3, "CONFLICT": 1}, "actions": {"createWebhookReceiver": 3, "x": 1}},
-            *("FORBIDDEN", "4 more requests were refused within a minute; they were counted, not written one by one"),
+            *("FORBIDDEN", "4 requests were refused within a minute that were counted, not written one by one"),
         )
         await recording.record(auditor, [entry])
         assert refusals(administrator)[-1][1] == "createWebhookReceiver"

@@ -25,7 +25,7 @@ from clarion.api.rate import RateLimiter, Standing, Strangers
 from clarion.api.refusals import Refusals
 from clarion.api.schema_source import SchemaSource
 from clarion.api.session import Whole, acting
-from clarion.core.errors import BeforeGraphQL
+from clarion.core.errors import BeforeGraphQL, Code
 
 IDEMPOTENCY_KEY = "idempotency-key"
 
@@ -77,6 +77,7 @@ class Visit:
         now_ns = self.api.services.clock.monotonic_ns()
         self.standing = take(who.client_id, who.organisation_id, points, now_ns)
         if self.standing.retry_after_s is not None:
+            self.api.refusals.count(who, self.request.url.path, Code.RATE_LIMITED)
             raise RateLimited(
                 self.standing.retry_after_s, f"client {who.name!r} or its organisation asked for too much"
             )

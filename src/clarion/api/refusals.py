@@ -54,7 +54,7 @@ WRITTEN_PER_MINUTE = 60
 """Refusals of one client that are written one by one; the rest of the minute is counted and written as one entry."""
 
 MANY = "manyRequests"
-"""The action of the entry that stands for the refusals that were counted."""
+"""The action of the entry that stands for the refusals that were counted, those for want of points included."""
 
 _MINUTE_NS = 60_000_000_000
 _LOOK_EVERY_S = 5
@@ -249,14 +249,15 @@ class _Minute:
             object_id=str(self.principal.client_id),
             after={"count": total, "codes": dict(codes), "actions": dict(actions)},
             refusal=codes.most_common(1)[0][0],
-            message=f"{total} more requests were refused within a minute; they were counted, not written one by one",
+            message=f"{total} requests were refused within a minute that were counted, not written one by one",
         )
 
 
 class Refusals:
     """Writes refusals into the history, within bounds: 60 a minute for each client one by one, the rest as a count.
 
-    What cannot be written in a second is counted, too, and no answer waits longer or fails because of it.
+    What cannot be written in a second is counted, too, and no answer waits longer or fails because of it. A request for
+    which a client has no points is only counted: refusing it must cost less than carrying it out.
     """
 
     def __init__(self, engine: AsyncEngine, role: str, clock: Clock) -> None:
@@ -277,7 +278,7 @@ class Refusals:
             await self._end(minute)
             minute = self._minutes.get(principal.client_id)
         if minute is None:
-            minute = self._minutes[principal.client_id] = _Minute(principal, self._clock.monotonic_ns())
+            minute = self._begun(principal)
         left = max(WRITTEN_PER_MINUTE - minute.written, 0)
         minute.count(entries[left:])
         written = entries[:left]
@@ -285,6 +286,11 @@ class Refusals:
         if written and not await self._write(principal, written):
             minute.count(written)
             self._minutes.setdefault(principal.client_id, minute)
+
+    def count(self, principal: Principal, action: str, code: str) -> None:
+        """Count what a client was refused; it is written when the client's minute is over, with all else that was counted."""
+        minute = self._minutes.get(principal.client_id) or self._begun(principal)
+        minute.counted[action, code] += 1
 
     async def record_key(self, hashed: bytes, origin: Origin) -> None:
         """Write that a key was refused which is known but of no use any more. One that nobody has is only counted."""
@@ -323,6 +329,10 @@ class Refusals:
             if all_of_them or self._ended(minute):
                 await self._end(minute)
 
+    def _begun(self, principal: Principal) -> _Minute:
+        minute = self._minutes[principal.client_id] = _Minute(principal, self._clock.monotonic_ns())
+        return minute
+
     def _ended(self, minute: _Minute) -> bool:
         return self._clock.monotonic_ns() - minute.began_ns >= _MINUTE_NS
 
@@ -332,9 +342,7 @@ class Refusals:
         del self._minutes[minute.principal.client_id]
         if minute.counted and not await self._write(minute.principal, [minute.summary()]):
             # Kept for the next minute.
-            later = self._minutes.setdefault(
-                minute.principal.client_id, _Minute(minute.principal, self._clock.monotonic_ns())
-            )
+            later = self._minutes.get(minute.principal.client_id) or self._begun(minute.principal)
             later.counted.update(minute.counted)
 
     async def _write(self, principal: Principal, entries: Sequence[Entry]) -> bool:
