@@ -199,6 +199,43 @@ def test_reading_changes_is_a_right_of_its_own(ledger: Caller) -> None:
     ]
 
 
+def test_a_change_has_its_events_and_only_those_that_the_caller_may_see(ledger: Caller) -> None:
+    with psycopg.connect(ledger.database.url) as connection:
+        ((own,), (other,)) = connection.execute("SELECT id FROM clarion.organisations ORDER BY name <> 'default'")
+        of, others = (
+            {"organisation_id": owner, "receiver_id": receiver_id}
+            | {"subscription_id": add_subscription(connection, owner, receiver_id)}
+            for owner in (own, other)
+            for receiver_id in [add_receiver(connection, owner)]
+        )
+        for event_id in (11, 12):
+            add_settled(connection, event_id, position=1, **of)
+        add_settled(connection, 12, position=1, sent_again=1, **of)
+        add_open(connection, 13, position=1, **of)
+        add_settled(connection, 14, position=2, **others)
+        add_settled(connection, 15, position=3, **of)
+        add_open(connection, 15, position=3, sent_again=1, **of)
+        # A row that says more than it has shows nobody another's events.
+        connection.execute("UPDATE clarion.ledger SET events_count = 9 WHERE position = 1")
+    events = "events(first: $first) { id status attempts { number } change { changeId } }"
+    query = f"query($first: Int!) {{ changes(sort: CHANGE_ID_ASC, first: 3) {{ edges {{ node {{ {events} }} }} }} }}"
+
+    def of_changes(caller: Caller, first: int) -> list[list[tuple[str, str, int]]]:
+        return [
+            [(one["id"], one["status"], one["change"]["changeId"]) for one in edge["node"]["events"]]
+            for edge in caller(query, first=first).data["changes"]["edges"]
+        ]
+
+    assert of_changes(ledger, 20) == [
+        [("11", "DELIVERED", 1), ("12", "DELIVERED", 1), ("13", "PENDING", 1)],
+        [("15", "PENDING", 2)],
+        [],
+    ]
+    assert of_changes(ledger, 2)[0] == [("11", "DELIVERED", 1), ("12", "DELIVERED", 1)]
+    assert of_changes(ledger.of("other", Role.AUDITOR), 20)[0] == [("14", "DELIVERED", 1)]
+    assert ledger(query, first=101).refusal == ("INVALID_INPUT", "first")
+
+
 def test_what_is_too_long_is_left_out_and_said_to_be(ledger: Caller) -> None:
     ledger.rows("UPDATE clarion.ledger SET new = '{\"a\":\"' || repeat('x', 262144) || '\"}' WHERE position = 1")
     omitted = ledger("{ change(id: 1) { dataOmitted data previous changed } }").data["change"]

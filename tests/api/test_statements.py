@@ -41,7 +41,7 @@ def statements() -> Iterator[list[str]]:
 
 @pytest.fixture
 def fifty(integrator: Caller) -> Caller:
-    """Fifty receivers, each with headers, subscriptions, events and attempts."""
+    """Fifty receivers, each with headers, subscriptions, events of a change each, and attempts."""
     with psycopg.connect(integrator.database.url, autocommit=True) as connection:
         ((organisation_id, client_id),) = connection.execute(
             "SELECT organisation_id, id FROM clarion.clients WHERE name = 'integrator'"
@@ -63,17 +63,17 @@ def fifty(integrator: Caller) -> Caller:
             "unnest(ARRAY['CREATE', 'UPDATE']) action",
             (client_id,),
         )
-        add_change(connection, 1, organisation_id=organisation_id)
         for number, receiver_id, subscription_id in connection.execute(
             "SELECT row_number() OVER (ORDER BY id), receiver_id, id FROM clarion.subscriptions"
         ).fetchall():
+            add_change(connection, number, organisation_id=organisation_id)
             add_settled(
                 connection,
                 number,
                 organisation_id=organisation_id,
                 receiver_id=receiver_id,
                 subscription_id=subscription_id,
-                position=1,
+                position=number,
             )
     return integrator
 
@@ -104,6 +104,7 @@ def test_fifty_receivers_with_all_that_hangs_on_them_take_no_more_statements_tha
             5,
         ),
         ("{ webhookReceiver(id: 1) { name subscriptions { id } } }", 2),
+        ("{ changes { edges { node { events(first: 2) { id subscription { id } attempts { number } } } } } }", 5),
         ("{ resources { name } }", 0),
     ],
 )

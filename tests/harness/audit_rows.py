@@ -64,6 +64,7 @@ def add_open(
             due_at,
         ),
     )
+    _note_event(connection, position, event_id)
 
 
 def add_settled(
@@ -93,6 +94,16 @@ def add_settled(
             status,
             reason,
         ),
+    )
+    _note_event(connection, position, event_id)
+
+
+def _note_event(connection: psycopg.Connection[Any], position: int, event_id: int) -> None:
+    """Have the change know of the event: ids from its first event's to this one's are its own."""
+    connection.execute(
+        "UPDATE clarion.ledger SET first_event_id = least(first_event_id, %(id)s), events_count = "
+        "greatest(first_event_id + events_count - 1, %(id)s) - least(first_event_id, %(id)s) + 1 WHERE position = %(position)s",
+        {"id": event_id, "position": position},
     )
 
 

@@ -183,7 +183,7 @@ class Deployment:
     # ------------------------------------------------------------ the oracle
 
     def assert_chained(self) -> None:
-        """Every stored change hashes to its link, from the genesis on, and no number is missing."""
+        """Every stored change hashes to its link, from the genesis on, no number is missing, and each knows its events."""
         tails: dict[int, tuple[int, bytes]] = {}
         for organisation_id, change_id, at, resource, action, object_id, made, *payload in self.rows(
             "SELECT organisation_id, change_id, recorded_at, resource, action::text, object_id, link, salt, old, new, "
@@ -194,6 +194,16 @@ class Deployment:
             assert change_id == before + 1
             assert made == link(tail, organisation_id, change_id, recorded_us, resource, action, object_id, digest)
             tails[organisation_id] = (change_id, made)
+        made_by = {
+            first + place: position
+            for position, first, count in self.rows("SELECT position, first_event_id, events_count FROM clarion.ledger")
+            for place in range(count)
+        }
+        assert made_by == dict(
+            self.rows(
+                "SELECT event_id, position FROM clarion.events UNION SELECT event_id, position FROM clarion.queue"
+            )
+        )
 
     def check(self, *, committed_versions: dict[int, int], duplicates_max: int = 0) -> list[Received]:
         """The three logs agree: what the application committed, what the ledger holds, what the receiver got.

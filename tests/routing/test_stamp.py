@@ -46,6 +46,11 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
         assert batch.after.position == numbers.position + len(batch.outbox_ids)
         assert batch.after.event_id == numbers.event_id + len(batch.subscription_ids)
         assert batch.after.queue_id == numbers.queue_id + len(batch.subscription_ids)
+        assert [
+            numbers.position + place + 1
+            for place, (before, after) in enumerate(itertools.pairwise(batch.events_before))
+            for _ in range(before, after)
+        ] == batch.queue_positions
         payload = payload_digest(bytes(16), None, "{}", None, None, None)
         for (row, owner), change_id, made in zip(rows, batch.change_ids, batch.links, strict=True):
             tail = tails[owner]

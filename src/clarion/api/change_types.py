@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
@@ -10,11 +11,15 @@ from clarion.access.principal import Permission
 from clarion.api import described
 from clarion.api.connection import Node
 from clarion.api.context import Info
+from clarion.api.inputs import NESTED_DEFAULT, nested_first
 from clarion.api.values import BigInt, JSONValue, WebhookSubscriptionActions, json_as_written
 from clarion.core.encoding import join_object
 from clarion.core.ids import ResourceName
 from clarion.ledger.difference import difference
 from clarion.records.changes import Contents, RecordedChange
+
+if TYPE_CHECKING:
+    from clarion.api.events import WebhookEvent
 
 
 @strawberry.type(description="Who changed an object, as the application that made the change said.")
@@ -78,6 +83,18 @@ class Change(Node):
     )
     async def data_omitted(self, info: Info) -> bool:
         return (await self._contents(info)).is_omitted
+
+    @described.field(
+        "The events that the change made, one for each subscription that it matched, in the order of their ids; `first` from 1 to "
+        "100. None: nobody was subscribed, or no condition held."
+    )
+    async def events(
+        self, info: Info, first: int = NESTED_DEFAULT
+    ) -> list[Annotated[WebhookEvent, strawberry.lazy("clarion.api.events")]]:
+        from clarion.api.events import event_of
+
+        found = await info.context.loaders.events_of_change.load((self.record.position, nested_first(first)))
+        return [event_of(one) for one in found]
 
     async def _contents(self, info: Info) -> Contents:
         return await info.context.loaders.contents.load(self.record.position)

@@ -15,7 +15,14 @@ from clarion.access.principal import Principal
 from clarion.api.session import Session
 from clarion.core.ids import OrganisationId
 from clarion.records.changes import Contents, RecordedChange, changes_by_positions, contents_of_changes
-from clarion.records.trail import Attempt, Event, attempts_of_events, events_by_ids, events_of_subscriptions
+from clarion.records.trail import (
+    Attempt,
+    Event,
+    attempts_of_events,
+    events_by_ids,
+    events_of_changes,
+    events_of_subscriptions,
+)
 from clarion.registry.headers import Header, headers_by_ids, headers_of_receivers
 from clarion.registry.receivers import Receiver, receivers_by_ids, reveal_secrets
 from clarion.registry.subscriptions import (
@@ -68,6 +75,11 @@ class Loaders:
         self.headers: Children[Header] = self._by_parent(headers_of_receivers)
         self.events: Children[Event] = self._by_parent(
             lambda connection, _organisation_id, ids, first: events_of_subscriptions(connection, principal, ids, first)
+        )
+        self.events_of_change: Children[Event] = self._by_parent(
+            lambda connection, _organisation_id, positions, first: events_of_changes(
+                connection, principal, positions, first
+            )
         )
         self.attempts: Children[Attempt] = self._by_parent(attempts_of_events)
 

@@ -333,6 +333,8 @@ ledger = Table(
     _text("old", nullable=True),
     _text("new", nullable=True),
     _text("problem", nullable=True),
+    _number("first_event_id", nullable=True),
+    Column("events_count", Integer, nullable=False),
 )
 
 queue = Table(

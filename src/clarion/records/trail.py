@@ -171,6 +171,42 @@ async def events_of_subscriptions(
     }
 
 
+async def events_of_changes(
+    connection: AsyncConnection, principal: Principal, positions: Sequence[int], first: int
+) -> dict[int, list[Event]]:
+    """The first events that each change made, of those that the client may see, by the change's position.
+
+    The change has the range of their ids: no index of events by change is needed, which each settle would pay for.
+    """
+    ledger = tables.ledger
+    parents = (
+        select(ledger.c.position, ledger.c.first_event_id, ledger.c.events_count)
+        .where(
+            ledger.c.organisation_id == principal.organisation_id,
+            ledger.c.position.in_(positions),
+            ledger.c.first_event_id.is_not(None),
+        )
+        .subquery("parents")
+    )
+    branches = []
+    for half in _halves(principal, ()):
+        made = (
+            half.statement.where(
+                half.id >= parents.c.first_event_id,
+                half.id < parents.c.first_event_id + parents.c.events_count,
+                tables.ledger.c.position == parents.c.position,
+            )
+            .order_by(half.id)
+            .limit(first)
+            .lateral()
+        )
+        branches.append(select(made).select_from(parents.join(made, true())))
+    found: dict[int, list[Event]] = {}
+    for row in await connection.execute(union_all(*branches)):
+        found.setdefault(row.position, []).append(_event(row))
+    return {position: sorted(events, key=lambda event: event.id)[:first] for position, events in found.items()}
+
+
 async def attempts_of_events(
     connection: AsyncConnection, organisation_id: OrganisationId, event_ids: Sequence[int], first: int
 ) -> dict[int, list[Attempt]]:

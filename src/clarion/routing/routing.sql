@@ -63,7 +63,8 @@ FROM clarion.outbox o WHERE o.half_of = ANY ($1::bigint[]);
 -- Numbers that follow from a row's place are made here, links (32 bytes each) and salts (16) come in one piece: encoding
 -- arrays is a good part of what the router does. Arrays of what few events have ($28 to $30) are empty if none has it:
 -- unnest fills up with nulls. $37 and $38 are the places and other halves of rows that moved to another partition: one UPDATE
--- of two. Out: this transaction's xid.
+-- of two. $39 says before each row, and after the last, how many events the batch has: a row's are between two of them.
+-- Out: this transaction's xid.
 WITH moved AS (
     UPDATE clarion.counters SET position = $4, event_id = $5, queue_id = $6
     WHERE position = $1 AND event_id = $2 AND queue_id = $3
@@ -96,11 +97,12 @@ WITH moved AS (
 ), ledgered AS (
     INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, half_of, recorded_at, occurred_at, captured_at,
                                 xid, hops, action, resource, object_id, actor_id, actor_name, correlation_id, link, salt, old, new,
-                                problem)
+                                problem, first_event_id, events_count)
     SELECT $1 + place, organisation_id, change_id, id, half_of, $20::timestamptz, occurred_at, captured_at,
            xid, hops, CASE WHEN halves.place IS NULL THEN action ELSE 'u' END, resource, object_id, actor_id, actor_name, correlation_id,
            substr($18::bytea, (place - 1) * 32 + 1, 32), substr($19::bytea, (place - 1) * 16 + 1, 16), old,
-           CASE WHEN halves.place IS NULL THEN taken.new ELSE halves.new END, coalesce(taken.problem, halves.problem)
+           CASE WHEN halves.place IS NULL THEN taken.new ELSE halves.new END, coalesce(taken.problem, halves.problem),
+           CASE WHEN ($39::integer[])[place + 1] > ($39)[place] THEN $2 + ($39)[place] + 1 END, ($39)[place + 1] - ($39)[place]
     FROM taken LEFT JOIN halves USING (place)
     RETURNING 1
 ), queued AS (

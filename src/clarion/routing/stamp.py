@@ -72,7 +72,8 @@ class Batch:
     """Columns of the batch statement, and the counters as they will stand after it.
 
     Positions, event ids and queue ids follow from those before by a row's place. `salts` holds SALT_BYTES for each row.
-    `shaped` is keyed by an event's place in the columns of the queue, `failed` by subscription.
+    `events_before` has for each row how many events those before it made, and one entry more for all. `shaped` is keyed
+    by an event's place in the columns of the queue, `failed` by subscription.
     """
 
     before: Numbers
@@ -83,6 +84,7 @@ class Batch:
     organisation_ids: list[int] = field(default_factory=list)
     change_ids: list[int] = field(default_factory=list)
     links: list[bytes] = field(default_factory=list)
+    events_before: list[int] = field(default_factory=list)
     queue_organisation_ids: list[int] = field(default_factory=list)
     receiver_ids: list[int] = field(default_factory=list)
     subscription_ids: list[int] = field(default_factory=list)
@@ -170,6 +172,7 @@ def stamp(
         batch.organisation_ids.append(organisation_id)
         batch.change_ids.append(change_id)
         batch.links.append(tail.link)
+        batch.events_before.append(len(batch.subscription_ids))
         if row.resource == TESTS:
             _add_test(batch, row, organisation_id, position)
         subscriptions, are_plain = index.listening(organisation_id, row.resource, row.action)
@@ -197,6 +200,7 @@ def stamp(
         # Each organisation has one row in the batch, however dear another's are.
         if is_reached and place + 1 < len(rows) and rows[place + 1][1] in tails:
             break
+    batch.events_before.append(len(batch.subscription_ids))
     batch.salts = salts[: len(batch.outbox_ids) * SALT_BYTES]
     batch.after = replace(
         numbers,

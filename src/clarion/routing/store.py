@@ -182,6 +182,7 @@ class RouterStore:
                 *_transposed(batch.failed.values(), len(Failed._fields)),
                 [place for place, _ in moved],
                 [outbox_id for _, outbox_id in moved],
+                batch.events_before,
             )
         assert record is not None
         return int(record["xid"])

@@ -689,12 +689,16 @@ CREATE TABLE clarion.ledger (
     old text,
     new text,
     problem text,
+    first_event_id bigint,
+    events_count integer NOT NULL DEFAULT 0,
     PRIMARY KEY (position)
 ) PARTITION BY RANGE (position);
 CREATE INDEX ledger_of_organisation ON clarion.ledger (organisation_id, change_id);
 CREATE INDEX ledger_problems ON clarion.ledger (position) WHERE problem IS NOT NULL;
 COMMENT ON TABLE clarion.ledger IS
     'Every change, numbered without gaps and chained by hash. Append-only; partitions are dropped by retention alone.';
+COMMENT ON COLUMN clarion.ledger.first_event_id IS
+    'The first of the events_count events that the change made when it was ledgered: their ids follow without gaps. Null: none.';
 COMMENT ON COLUMN clarion.ledger.problem IS 'What of the row could not be read when it was captured, and what stands for it.';
 COMMENT ON COLUMN clarion.ledger.half_of IS 'On the CREATE half of a change of key or organisation: outbox_id of its DELETE half.';
 
