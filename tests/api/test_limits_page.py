@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clarion.api import cost, deadline, documents, gate, idempotency, limits, operations, rate, session
+from clarion.api import connections, cost, deadline, documents, gate, idempotency, limits, operations, rate, session
 from clarion.api.server import _UNKNOWN_KEYS
 from clarion.core.settings import Settings
 from clarion.database.maintenance import ANSWERS_KEPT
@@ -16,6 +16,9 @@ def test_the_page_has_the_figures_that_hold() -> None:
     assert rate.ORGANISATION_SHARE == 5
     assert gate.IDEMPOTENCY_KEY in PAGE
     for sentence in (
+        f"headers | {connections.HEAD_BYTES_MAX // 1024} KiB, {connections.HEADERS_MAX} headers,",
+        f"headers, within {connections.HEAD_SECONDS_MAX} s |",
+        f"| time to send the body | {gate.BODY_SECONDS_MAX} s |",
         f"| body | {operations.BODY_BYTES_MAX // 1024} KiB",
         f"| operations of an array | {operations.OPERATIONS_MAX},",
         f"| time to work | {deadline.REQUEST_S_MAX:g} s |",
@@ -36,7 +39,7 @@ def test_the_page_has_the_figures_that_hold() -> None:
         f"values of all fields, {cost.VALUES_MAX:,} at most",
         f"every {operations.NODES_OF_POINT} nodes or, if that is more, every {operations.VALUES_OF_POINT} values",
         f"| a mutation | {operations.POINTS_OF_MUTATION} for each",
-        f"at least 1 for every {operations.TOKENS_OF_POINT} of its tokens",
+        f"at least 1 for every {operations.TOKENS_OF_POINT} of its tokens, or every {operations.CHARACTERS_OF_POINT} characters",
         f"has {settings.api_points_burst:,} points and gets {settings.api_points_per_second:,} back",
         f"more than {_UNKNOWN_KEYS.burst} unknown API keys came, and {_UNKNOWN_KEYS.points_per_second} more each second",
         f"1 to {idempotency.KEY_LENGTH_MAX} printable ASCII",

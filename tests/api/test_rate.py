@@ -70,9 +70,22 @@ def test_who_waits_as_long_as_told_is_let_in_and_not_a_second_earlier(
 @given(st.integers(1, 2_000), st.integers(1, 6_000))
 def test_after_the_reset_all_points_are_back(points_per_second: int, burst: int) -> None:
     limiter = RateLimiter(Quota(points_per_second, burst))
-    spent = limiter.spend(1, 1, burst, 5)
+    spent = limiter.charge(1, 1, burst, 5)
     assert spent.remaining == 0
     assert limiter.charge(1, 1, burst, 5 + spent.reset_s * NS).remaining == 0
+
+
+@given(QUOTAS, st.integers(1, 8_000), st.integers(1, 8_000))
+def test_what_is_owed_is_paid_before_anything_else_is_had(quota: Quota, owed: int, points: int) -> None:
+    limiter = RateLimiter(quota)
+    limiter.charge(1, 1, quota.burst, 0)
+    told = limiter.owe(1, 1, owed, points, 0)
+    assert told.remaining == 0 and told.retry_after_s is not None
+    # No more than a burst, so that nobody is kept out for longer than it takes to fill twice.
+    missing = min(owed, quota.burst) + min(points, quota.burst)
+    assert told.retry_after_s == max(-(-missing // quota.points_per_second), 1)
+    assert limiter.charge(1, 1, points, (told.retry_after_s - 1) * NS).retry_after_s == 1
+    assert limiter.charge(1, 1, points, told.retry_after_s * NS).retry_after_s is None
 
 
 def test_a_clock_that_stands_still_gives_nothing_back() -> None:
@@ -166,6 +179,26 @@ def test_every_answer_to_a_known_client_says_how_it_stands_and_no_other(tight: C
         assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"} <= set(answer.headers)
         assert "retry-after" not in answer.headers
     assert not any(name.startswith("ratelimit") for name in tight.with_key(None).send(ping).headers)
+
+
+def test_reading_a_document_that_is_then_refused_is_owed(tight: Caller) -> None:
+    """Whoever has no points left does not have documents read for nothing."""
+    document = "{ " + "a " * 400 + "}"
+    while True:
+        refused = tight(document)
+        if refused.refusal[0] == "RATE_LIMITED":
+            break
+    # 402 tokens are 21 points, which are owed: as many again are needed for the next time.
+    assert refused.error["extensions"]["retryAfterSeconds"] > 21
+    # A second of that passed at most; to be refused for it costs no more.
+    again = tight("{ __typename }").error["extensions"]["retryAfterSeconds"]
+    assert refused.error["extensions"]["retryAfterSeconds"] - 21 <= again <= 22
+
+
+def test_a_document_costs_by_its_length_too(tight: Caller) -> None:
+    """Few tokens can be long ones, which take as long to read."""
+    answer = tight("{ __typename } #" + "x" * 12_800)
+    assert int(answer.headers["ratelimit-remaining"]) in (20, 21)
 
 
 def test_an_array_that_is_refused_is_refused_as_an_array(tight: Caller) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
+from attack.requests import BROKEN, PLAIN, request
+from clarion.api import connections, gate
 from clarion.core.errors import Code
 from clarion.database.address import DatabaseAddress
 from clarion.sender.seal import Sealer
 from harness.api import Caller, served
+from harness.wire import answer_on, exchange
 
 PING = {"query": "{ __typename }"}
 
@@ -230,3 +235,107 @@ def test_who_is_unknown_learns_nothing_of_the_schema(administrator: Caller) -> N
     (only,) = {json.dumps(anonymous(probe).body) for probe in probes}
     assert json.loads(only)["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
     assert not any(name in only for name in names)
+
+
+def test_hostile_requests_are_answered_as_they_have_to_be(administrator: Caller) -> None:
+    assert administrator.key is not None
+    for hostile in PLAIN:
+        reply = exchange(administrator.port, hostile.build(administrator.key))
+        codes = set()
+        if reply.body[:1] in (b"{", b"["):
+            content = json.loads(reply.body)
+            answers = content if isinstance(content, list) else [content]
+            codes = {error["extensions"]["code"] for answer in answers for error in answer.get("errors", ())}
+        assert (reply.status, codes) == (hostile.status, set() if hostile.code is None else {hostile.code}), (
+            hostile.name
+        )
+    for hostile in BROKEN:
+        # Sooner than a head is given up that does not come to its end.
+        reply = exchange(administrator.port, hostile.build(administrator.key), timeout_s=10)
+        # Who is not listened to any more may miss the answer.
+        assert reply.status in (hostile.status, None), hostile.name
+        assert b"errors" not in reply.body, hostile.name
+
+
+@pytest.fixture
+def hurried(administrator: Caller, monkeypatch: pytest.MonkeyPatch) -> Caller:
+    """The same API with a moment in place of the seconds that slow senders have."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(connections, "REST_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(gate, "BODY_SECONDS_MAX", 0.2)
+    return administrator
+
+
+def ping_on(connection: socket.socket, caller: Caller) -> None:
+    connection.sendall(request(caller.key, json.dumps(PING).encode()))
+    assert json.loads(answer_on(connection).body) == {"data": {"__typename": "Query"}}
+
+
+def assert_ended(connection: socket.socket) -> None:
+    assert connection.recv(1) == b""
+
+
+def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(hurried: Caller) -> None:
+    for begun in (b"", b"POST /graphql", b"POST /graphql HTTP/1.1\r\nx: y\r\n", b"\r\n"):
+        with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as first:
+            first.sendall(begun)
+            assert_ended(first)
+        if begun:
+            with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as further:
+                ping_on(further, hurried)
+                further.sendall(begun)
+                assert_ended(further)
+
+
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(hurried: Caller) -> None:
+    for key, status in ((hurried.key, 408), (None, 401)):
+        with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as connection:
+            connection.sendall(request(key, b'{"query"', length="1000"))
+            assert answer_on(connection).status == status
+            assert_ended(connection)
+
+
+def test_a_connection_that_waits_for_its_next_request_is_kept(hurried: Caller) -> None:
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as connection:
+        ping_on(connection, hurried)
+        # Longer than a head may take.
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        ping_on(connection, hurried)
+
+
+def test_a_connection_whose_body_came_after_its_answer_is_kept(
+    hurried: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REST_SECONDS_MAX", 0.5)
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as connection:
+        sent = request(None, json.dumps(PING).encode())
+        connection.sendall(sent[:-1])
+        assert answer_on(connection).status == 401
+        connection.sendall(sent[-1:])
+        connection.settimeout(0.8)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        ping_on(connection, hurried)
+
+
+def test_who_waits_for_an_answer_is_not_cut_off_for_the_head_that_comes_after_it(
+    hurried: Caller, make_receiver: Callable[..., dict[str, Any]]
+) -> None:
+    """The rest of a request that was sent along is read when the one before it is answered."""
+    make_receiver()
+    slow = json.dumps({"query": "{ webhookReceivers { edges { node { name } } } }"}).encode()
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=10) as connection:
+        with psycopg.connect(hurried.database.url) as other:
+            other.execute("LOCK TABLE clarion.receivers IN ACCESS EXCLUSIVE MODE")
+            connection.sendall(request(hurried.key, slow) + request(hurried.key, slow) + b"POST /graphql HT")
+            connection.settimeout(0.7)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+        connection.settimeout(10)
+        for _ in range(2):
+            assert answer_on(connection).status == 200
+        assert_ended(connection)

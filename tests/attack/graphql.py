@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphql import get_introspection_query
+
 BODY_BYTES_MAX = 64 * 1024
+PARSED_MS_MAX = 15.0
+REFUSED_MS_MAX = 5.0
+ANY_MS_MAX = 60.0
+"""What the worst document that is no larger than allowed may take of the processor, parsed, checked and told its errors."""
 _ROOM = BODY_BYTES_MAX - 200
 """Bytes that a document may have for its body to be taken."""
 
@@ -130,6 +136,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("nested objects as argument", lambda: "{ a(b: " + nested("{a: ", "}", 450, "1") + ") }"),
     Attack("nested inline fragments", lambda: "{ " + nested("... { ", "} ", 600, "__typename") + " }"),
     Attack("nested list types", lambda: "query($a: " + nested("[", "]", 900, "Int") + ") { __typename }"),
+    Attack("fragments that are deferred", lambda: repeated("... @defer { __typename }", 300)),
+    Attack("fields that are streamed", lambda: "{ webhookReceivers { edges @stream { " + "cursor " * 1_001 + "} } }"),
     Attack("operations", lambda: " ".join(f"query Q{number} {{ __typename }}" for number in range(399))),
     Attack("fragments", lambda: _chain(240)),
     Attack(
@@ -164,6 +172,24 @@ UNREADABLE: tuple[Attack, ...] = (
         lambda: "{ webhookReceivers(first: " + "1" * (_ROOM - 100) + ") { edges { cursor } } }",
         "INVALID_INPUT",
     ),
+    Attack(
+        "deferred and streamed",
+        lambda: "{ ... @defer { webhookReceivers { edges @stream(initialCount: 1) { cursor } } } }",
+        "QUERY_INVALID",
+    ),
+    Attack("a subscription", lambda: "subscription { webhookEvents { edges { cursor } } }", "QUERY_INVALID"),
+    Attack("types", lambda: " ".join(f"type T{number} {{ a: Int }}" for number in range(280)), "QUERY_INVALID"),
+    Attack(
+        "extensions of types",
+        lambda: "extend type Query { secrets: [String!]! } { webhookReceivers { id } }",
+        "QUERY_INVALID",
+    ),
+    Attack("letters that look like others", lambda: "{ \uff57ebhookReceivers \u0435dges }", "QUERY_INVALID"),
+    Attack("marks that turn the direction", lambda: "{ \u202e__typename\u202c }", "QUERY_INVALID"),
+    Attack("marks of byte order", lambda: "\ufeff" * 9_000 + "{ __typename }", None),
+    Attack("half a character", lambda: '{ webhookReceiver(id: "\\ud800") { id } }', "QUERY_INVALID"),
+    Attack("a character beyond all", lambda: '{ webhookReceiver(id: "\\u{110000}") { id } }', "QUERY_INVALID"),
+    Attack("an alias of the system's", lambda: "{ __proto__: __typename }", None),
     Attack("a name", lambda: "{ " + "a" * (_ROOM - 100) + " }", "QUERY_INVALID"),
     Attack("names of nothing", _suggestions, "QUERY_INVALID"),
     Attack("a long name of nothing", lambda: repeated("webhookReceiver" * 200 + "%", 20), "QUERY_INVALID"),
@@ -214,6 +240,19 @@ WITHIN: tuple[Attack, ...] = (
             + "} } } }"
         ),
         None,
+    ),
+    Attack(
+        "the whole schema",
+        get_introspection_query,
+        None,
+    ),
+    Attack(
+        "the whole schema as often as there is room",
+        lambda: (
+            repeated("a%: __schema { types { ...T } }", 20)
+            + " fragment T on __Type { name fields { name args { name type { name ofType { name } } } type { name } } }"
+        ),
+        "QUERY_TOO_COMPLEX",
     ),
     Attack("overlapping fragments", lambda: _overlapping(60), "QUERY_TOO_COMPLEX"),
     Attack("a few overlapping fragments", lambda: _overlapping(10), None),

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 import psycopg
 
 from attack.border import border_of
-from attack.isolation import Border, attacks, schema_of
+from attack.isolation import Border, schema_of
+from attack.isolation import attacks as border_attacks
 from clarion.access.principal import Role
 from clarion.core.system import SystemRandom
 from clarion.sender.seal import Sealer
 from harness.api import UNLIMITED, Caller, new_key, served
 from harness.audit_rows import add_resources
 from harness.stage import stage
+from proof.api_attacks import attacks
 from proof.egress import P_MIN, two_samples_p
 from proof.figures import Figure
 
@@ -33,7 +35,7 @@ def isolation(_brief: bool) -> list[Figure]:
     for of in ("receiver", "subscription", None):
         with _bordered() as border:
             etag = "0" * 32 if of is None else border.etags[of]
-            tried = list(attacks(schema_of(border.attacker), etag))
+            tried = list(border_attacks(schema_of(border.attacker), etag))
             told += [found for attack in tried for found in border.differences(attack)]
             cases += len(tried) * len(border.victims)
     for where, foreign, absent in told:
@@ -94,4 +96,4 @@ def _bordered() -> Iterator[Border]:
             yield border_of(Caller(port, key, deployment.database))
 
 
-PROOFS: dict[str, Proof] = {"isolation": isolation, "ids": ids}
+PROOFS: dict[str, Proof] = {"isolation": isolation, "ids": ids, "attacks": attacks}

@@ -100,12 +100,17 @@ class Documents:
         return self._tokens
 
     def get(self, query: str) -> tuple[Document, bool]:
-        """The document, and whether it was known: if not, it was work to get it."""
+        """The document, and whether it was known: if not, it was work to get it.
+
+        One with errors is not kept: it would be of use to nobody, and would push out what others use.
+        """
         known = self._known.get(query)
         if known is not None:
             self._known.move_to_end(query)
             return known, True
         made = self._made(query)
+        if made.errors:
+            return made, False
         self._known[query] = made
         self._tokens += _weight(made)
         while self._tokens > self._tokens_max:

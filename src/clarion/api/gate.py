@@ -6,6 +6,7 @@ read by whoever wants it; who is unknown is refused before.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,8 @@ from clarion.api.session import Whole, acting
 from clarion.core.errors import BeforeGraphQL, Code
 
 IDEMPOTENCY_KEY = "idempotency-key"
+
+BODY_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +67,32 @@ class Visit:
 
         A visit is never charged more than the client can have at once: what costs more can be asked for by who waited.
         """
-        limit = points if self.standing is None else self.standing.limit
-        self._charge(self.api.rates.charge, min(points, limit - self._charged))
+        points = self._bounded(points)
+        who = self.principal
+        self.standing = self.api.rates.charge(who.client_id, who.organisation_id, points, self._now_ns())
+        if self.standing.retry_after_s is not None:
+            raise self._limited(self.standing.retry_after_s)
         self._charged += points
 
-    def spend(self, points: int) -> None:
-        """Take the points for what is done already, or what is left."""
-        self._charge(self.api.rates.spend, points)
+    def owe(self, points: int, wanted: int) -> RateLimited:
+        """Charge for what is done already, and say when `wanted` can be had, which was refused."""
+        who, wanted = self.principal, self._bounded(wanted)
+        self.standing = self.api.rates.owe(who.client_id, who.organisation_id, points, wanted, self._now_ns())
+        return self._limited(self.standing.retry_after_s or 1)
 
-    def _charge(self, take: Callable[[int, int, int, int], Standing], points: int) -> None:
-        who = self.principal
-        now_ns = self.api.services.clock.monotonic_ns()
-        self.standing = take(who.client_id, who.organisation_id, points, now_ns)
-        if self.standing.retry_after_s is not None:
-            self.api.refusals.count(who, self.request.url.path, Code.RATE_LIMITED)
-            raise RateLimited(
-                self.standing.retry_after_s, f"client {who.name!r} or its organisation asked for too much"
-            )
+    def _bounded(self, points: int) -> int:
+        limit = points if self.standing is None else self.standing.limit
+        return min(points, limit - self._charged)
 
-    def limited(self, refused: RateLimited) -> None:
-        """Say in the answer's headers when to try again, although the route words the refusal itself."""
-        if self.standing is not None:
-            self.standing = replace(self.standing, retry_after_s=refused.retry_after_s)
+    def _limited(self, retry_after_s: int) -> RateLimited:
+        self.api.refusals.count(self.principal, self.request.url.path, Code.RATE_LIMITED)
+        return RateLimited(retry_after_s, f"client {self.principal.name!r} or its organisation asked for too much")
+
+    def _now_ns(self) -> int:
+        return self.api.services.clock.monotonic_ns()
 
     async def body(self, bytes_max: int) -> bytes:
-        """The request's body. Raises Refused: 400 for another type than JSON, 413 for more than `bytes_max`."""
+        """The request's body. Raises Refused: 400 for another type than JSON, 413 for more than `bytes_max`, 408 for too slow."""
         media_type = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise Refused(400, BeforeGraphQL.MALFORMED, "The body must be JSON: send `content-type: application/json`")
@@ -97,10 +101,16 @@ class Visit:
         if length.isdigit() and int(length) > bytes_max:
             raise too_large
         body = bytearray()
-        async for chunk in self.request.stream():
-            body += chunk
-            if len(body) > bytes_max:
-                raise too_large
+        try:
+            async with asyncio.timeout(BODY_SECONDS_MAX):
+                async for chunk in self.request.stream():
+                    body += chunk
+                    if len(body) > bytes_max:
+                        raise too_large
+        except TimeoutError:
+            raise Refused(
+                408, BeforeGraphQL.MALFORMED, f"The body did not come within {BODY_SECONDS_MAX} seconds"
+            ) from None
         return bytes(body)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,10 @@ NODES_OF_POINT = 10
 VALUES_OF_POINT = 200
 POINTS_OF_REFUSED_VARIABLES = 10
 TOKENS_OF_POINT = 20
-"""A document that has to be parsed and checked costs a point for so many tokens, unless what it asks for costs more."""
+CHARACTERS_OF_POINT = 640
+"""A document that has to be parsed and checked costs a point for so many tokens, or characters if that is more: a string
+without end takes as long as many tokens. What it asks for may cost more.
+"""
 
 NOTHING_DONE = "nothing was done"
 
@@ -70,16 +74,15 @@ async def answer_graphql(visit: Visit) -> Answer:
     if published is None:
         raise Refused(503, Code.INTERNAL, "The API is starting")
     run = _Run(visit, published, is_array, len(operations))
-    prepared, work = run.prepare(operations)
+    prepared, work = await run.prepare(operations)
     excess = _excess(sum((one.cost for one in prepared), NOTHING))
     points = 0 if excess is not None else sum(one.points for one in prepared)
+    # One was taken before the body was read.
+    wanted = max(points, work) - 1
     try:
-        # One was taken before the body was read.
-        visit.charge(max(points, work) - 1)
-    except RateLimited as refused:
-        visit.spend(max(work - 1, 0))
-        visit.limited(refused)
-        return run.all_refused(200, refused.error)
+        visit.charge(wanted)
+    except RateLimited:
+        return run.all_refused(200, visit.owe(work - 1, wanted).error)
     if excess is not None:
         return run.all_refused(200, _too_complex(excess))
     key = visit.idempotency_key
@@ -97,14 +100,17 @@ class _Run:
         self._is_array = is_array
         self._count = count
 
-    def prepare(self, operations: Sequence[Operation]) -> tuple[list[Prepared], int]:
+    async def prepare(self, operations: Sequence[Operation]) -> tuple[list[Prepared], int]:
         """The operations ready to run, and the points for the work that this was."""
         work = 0
-        prepared = []
+        prepared: list[Prepared] = []
         for asked in operations:
+            if prepared:
+                # A document as long as one may be takes a while: between two of them others get their turn.
+                await asyncio.sleep(0)
             document, is_known = self._published.schema.documents.get(asked.query)
-            if not is_known or document.errors:
-                work += -(-document.tokens // TOKENS_OF_POINT)
+            if not is_known:
+                work += max(-(-document.tokens // TOKENS_OF_POINT), len(asked.query) // CHARACTERS_OF_POINT)
             one = self._prepared(asked, document)
             prepared.append(one)
             if one.errors and not document.errors:

@@ -36,7 +36,6 @@ ORGANISATION_BYTES_MAX: Final = 24 * 1024 * 1024
 OBJECTS_LOCKED_MAX: Final = 2_000
 """Objects that this process locks at once: the server's table of locks is everybody's."""
 
-BODY_SECONDS_MAX: Final = 30
 _CHANGES_OF_POINT: Final = 10
 _BYTES_OF_POINT: Final = 64 * 1024
 _TRIES_MAX: Final = 4
@@ -62,13 +61,7 @@ class Publishing:
     async def answer(self, visit: Visit) -> Answer:
         """The answer to one request. Raises Refused."""
         with self._bodies.holding(visit):
-            try:
-                async with asyncio.timeout(BODY_SECONDS_MAX):
-                    body = await visit.body(BODY_BYTES_MAX)
-            except TimeoutError:
-                raise Refused(
-                    408, BeforeGraphQL.MALFORMED, f"The body did not come within {BODY_SECONDS_MAX} seconds"
-                ) from None
+            body = await visit.body(BODY_BYTES_MAX)
             visit.charge(len(body) // _BYTES_OF_POINT)
             try:
                 batch = read_batch(body)

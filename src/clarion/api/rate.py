@@ -1,7 +1,9 @@
 """How much a client and its organisation may ask for: token buckets in points, exact, in memory, with the time handed in.
 
 A client has a bucket that holds a burst and fills at a steady rate; all clients of an organisation share another, five
-times as large. A request takes its points from both or from neither. The counts are this process's own.
+times as large. A request takes its points from both or from neither. Work that had to be done to find out what a request
+costs is owed where the points do not suffice: otherwise whoever has none left could have it done for nothing, again and
+again. The counts are this process's own.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Buckets:
         return len(self._buckets)
 
     def level(self, name: Hashable, now_ns: int) -> int:
-        """What the bucket holds, in billionths of a point."""
+        """What the bucket holds, in billionths of a point; below 0 what is owed."""
         bucket = self._buckets.get(name)
         if bucket is None:
             return self.quota.burst * _NS
@@ -76,7 +78,13 @@ class Buckets:
 
     def take(self, name: Hashable, points: int, now_ns: int) -> None:
         """Take so many points, or what there is."""
-        level = max(self.level(name, now_ns) - points * _NS, 0)
+        self._put(name, max(self.level(name, now_ns) - points * _NS, 0), now_ns)
+
+    def owe(self, name: Hashable, points: int, now_ns: int) -> None:
+        """Take so many points, more than there are if need be, down to as many below nothing as it can hold."""
+        self._put(name, max(self.level(name, now_ns) - points * _NS, -self.quota.burst * _NS), now_ns)
+
+    def _put(self, name: Hashable, level: int, now_ns: int) -> None:
         self._buckets[name] = _Bucket(level, now_ns)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._entries_max:
@@ -84,7 +92,7 @@ class Buckets:
 
     def standing(self, name: Hashable, now_ns: int) -> Standing:
         level = self.level(name, now_ns)
-        return Standing(self.quota.burst, level // _NS, seconds(self.wait_ns(name, self.quota.burst, now_ns)))
+        return Standing(self.quota.burst, max(level, 0) // _NS, seconds(self.wait_ns(name, self.quota.burst, now_ns)))
 
 
 class RateLimiter:
@@ -96,19 +104,25 @@ class RateLimiter:
 
     def charge(self, client_id: int, organisation_id: int, points: int, now_ns: int) -> Standing:
         """Take the points if both the client and its organisation have them; nobody is asked for more than a full bucket."""
-        wait_ns = max(
-            self._clients.wait_ns(client_id, points, now_ns),
-            self._organisations.wait_ns(organisation_id, points, now_ns),
-        )
+        wait_ns = self._wait_ns(client_id, organisation_id, points, now_ns)
         if wait_ns > 0:
             return self._standing(client_id, organisation_id, now_ns, seconds(wait_ns))
-        return self.spend(client_id, organisation_id, points, now_ns)
-
-    def spend(self, client_id: int, organisation_id: int, points: int, now_ns: int) -> Standing:
-        """Take the points for work that is done already, or what is left if that is less."""
         self._clients.take(client_id, points, now_ns)
         self._organisations.take(organisation_id, points, now_ns)
         return self._standing(client_id, organisation_id, now_ns, None)
+
+    def owe(self, client_id: int, organisation_id: int, points: int, wanted: int, now_ns: int) -> Standing:
+        """Take the points for work that is done, whether they are there or not, and tell when `wanted` can be had."""
+        self._clients.owe(client_id, points, now_ns)
+        self._organisations.owe(organisation_id, points, now_ns)
+        wait_ns = self._wait_ns(client_id, organisation_id, wanted, now_ns)
+        return self._standing(client_id, organisation_id, now_ns, max(seconds(wait_ns), 1))
+
+    def _wait_ns(self, client_id: int, organisation_id: int, points: int, now_ns: int) -> int:
+        return max(
+            self._clients.wait_ns(client_id, points, now_ns),
+            self._organisations.wait_ns(organisation_id, points, now_ns),
+        )
 
     def _standing(self, client_id: int, organisation_id: int, now_ns: int, retry_after_s: int | None) -> Standing:
         client = self._clients.standing(client_id, now_ns)

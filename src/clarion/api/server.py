@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 
 from clarion.access.authentication import KeyCache
 from clarion.access.last_used import KeyUses, write_uses
+from clarion.api.connections import BoundedProtocol
 from clarion.api.context import Services
 from clarion.api.gate import Api
 from clarion.api.http import build_app
@@ -135,7 +136,7 @@ async def serve_api(
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
