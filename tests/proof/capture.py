@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from harness import pgbench
 from harness.cluster import installed_server
 from harness.deployment import Deployment
 from harness.stage import stage
+from proof.bench import measured
 from proof.figures import Figure
 from proof.load import Writer, add_items, committed_by_receiver, receiver_of
 from proof.run import add_receivers, another_receiver, attached, compare, finished, judged, serve, wait_for_flow
@@ -31,7 +30,6 @@ from proof.run import add_receivers, another_receiver, attached, compare, finish
 Proof = Callable[[bool], list[Figure]]
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 ROUTED = """
     SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox b WHERE b.organisation = 'bulky')
@@ -183,25 +181,9 @@ def costs(brief: bool) -> list[Figure]:
     """What the benchmarks of capture, of the router and of conditions measure, with their floors as targets."""
     runs = "1" if brief else "3"
     return [
-        *_measured("capture.py", "--runs", runs),
-        *_measured("router.py", "--runs", "1"),
-        *_measured("conditions.py", "--runs", runs),
-    ]
-
-
-def _measured(bench: str, *options: str) -> list[Figure]:
-    done = subprocess.run(
-        [sys.executable, str(BENCH / bench), *options, "--json"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return [
-        Figure(
-            f"{bench.removesuffix('.py')}: {row['name'].strip()}",
-            row["value"],
-            row["unit"],
-            row["floor"],
-            "at least" if row["unit"].endswith("/s") else "at most",
-        )
-        for row in json.loads(done.stdout)["figures"]
+        *measured("capture.py", "--runs", runs),
+        *measured("router.py", "--runs", "1"),
+        *measured("conditions.py", "--runs", runs),
     ]
 
 
