@@ -203,6 +203,22 @@ def test_pages_are_asked_for_again_and_need_no_key(
     assert capsys.readouterr().err.count("asking again in 0 s\n") == 2
 
 
+def test_an_api_that_was_there_a_page_ago_is_waited_for(
+    api: Caller, front: Front, client: Callable[..., GraphQL], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = client(front, waits_seconds=(0.0, 0.0))
+    for name in ("first page", "second page"):
+        asking.run(CREATE, name=name)
+    with Front(api.port) as gone:
+        going = client(gone, waits_seconds=(0.0, 0.0))
+        pages = going.pages(LIST, "webhookReceivers", first=1)
+        assert next(pages)
+    going.close()
+    with pytest.raises(ApiUnavailable, match="Connection refused"):
+        next(pages)
+    assert capsys.readouterr().err.count("Connection refused; asking again in 0 s\n") == 2
+
+
 def test_each_change_has_a_key_of_its_own_and_what_is_only_read_has_none(front: Front, run: Run) -> None:
     assert run(front, "clients", "create", "keyed", "--role", "AUDITOR", "--with-key").code == 0
     assert run(front, "receivers", "create", "keyed", URI).code == 0
@@ -237,19 +253,19 @@ def test_a_certificate_of_an_own_authority_needs_its_file(api: Caller, authority
 
 
 @pytest.mark.parametrize(
-    ("certificate", "hint"),
+    ("host", "certificate", "hint"),
     [
-        ({"names": ["api.example"]}, "must name the API as its certificate does"),
-        ({"addresses": ["127.0.0.2"]}, "must name the API as its certificate does"),
-        ({"addresses": ["127.0.0.1"], "expired": True}, "it has to be renewed"),
-        ({"addresses": ["127.0.0.1"], "self_signed": True}, "CLARION_CA_FILE must name a PEM file"),
+        ("localhost", {"names": ["api.example"]}, "must name the API as its certificate does"),
+        ("127.0.0.1", {"addresses": ["127.0.0.2"]}, "must name the API as its certificate does"),
+        ("127.0.0.1", {"addresses": ["127.0.0.1"], "expired": True}, "it has to be renewed"),
+        ("127.0.0.1", {"addresses": ["127.0.0.1"], "self_signed": True}, "CLARION_CA_FILE must name a PEM file"),
     ],
 )
 def test_a_certificate_that_is_not_trusted_says_what_to_do(
-    certificate: dict[str, Any], hint: str, authority: Authority, client: Callable[..., GraphQL]
+    host: str, certificate: dict[str, Any], hint: str, authority: Authority
 ) -> None:
     with Front(certificate=authority.issue(**certificate)) as front:
-        asking = client(front, ca_file=authority.ca_file)
+        asking = GraphQL(front.url.replace("127.0.0.1", host), "k" * 40, ca_file=authority.ca_file)
         with pytest.raises(ApiRefused, match="is not trusted: ") as refused:
             asking.run(CREATE, name="untrusted")
         assert not isinstance(refused.value, ApiUnavailable), "nobody tries again until it is trusted"

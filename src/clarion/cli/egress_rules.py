@@ -1,4 +1,4 @@
-"""`clarion egress rules` and `addresses`: over the API, what leaves may go to, and where it comes from."""
+"""`clarion egress rules` and `addresses`: over the API, where requests may go, and where they come from."""
 
 from __future__ import annotations
 
