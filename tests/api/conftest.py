@@ -71,9 +71,9 @@ EMPTIED = (
 def emptied(module_database: DatabaseAddress) -> Iterator[DatabaseAddress]:
     """The file's database with no rows of any organisation, and all ids beginning at 1."""
     with psycopg.connect(module_database.url, autocommit=True) as connection:
+        connection.execute("DELETE FROM clarion.resources WHERE schema_name = 'public' OR table_name IS NULL")
         for table in EMPTIED:
             connection.execute(sql.SQL("DELETE FROM clarion.{}").format(sql.Identifier(table)))
-        connection.execute("DELETE FROM clarion.resources WHERE schema_name = 'public' OR table_name IS NULL")
         connection.execute("DELETE FROM clarion.organisations WHERE name <> 'default'")
         connection.execute(
             "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) FROM pg_sequences "

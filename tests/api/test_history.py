@@ -65,7 +65,8 @@ def test_who_changed_what_from_where_and_what_it_was_before(administrator: Calle
 def test_only_roles_with_the_permission_read_it_and_only_their_own(administrator: Caller) -> None:
     other = administrator.of("other", Role.ADMINISTRATOR)
     ((foreign,),) = administrator.rows(
-        "SELECT h.id FROM clarion.history h JOIN clarion.organisations o ON o.id = h.organisation_id WHERE o.name = 'other'"
+        "SELECT h.id FROM clarion.history h JOIN clarion.organisations o ON o.id = h.organisation_id WHERE o.name = 'other' "
+        "AND h.object_type = 'ApiKey'"
     )
     for role, may in ((Role.OPERATOR, True), (Role.AUDITOR, True), (Role.INTEGRATOR, False)):
         caller = administrator.of("default", role)
@@ -73,7 +74,7 @@ def test_only_roles_with_the_permission_read_it_and_only_their_own(administrator
         assert ("errors" not in answer.body) is may, role
         node = caller(f'{{ node(id: "HistoryEntry:{foreign}") {{ id }} }}')
         assert node.refusal[0] == ("NOT_FOUND" if may else "FORBIDDEN")
-    assert [entry["objectType"] for entry in entries(other)] == ["ApiKey"]
+    assert [entry["objectType"] for entry in entries(other)] == ["ApiKey", "Client", "Organisation"]
     assert str(foreign) not in [entry["id"] for entry in entries(administrator)]
 
 

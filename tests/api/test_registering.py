@@ -91,6 +91,27 @@ def test_a_name_is_enough(operator: Caller) -> None:
     assert (made["singular"], made["description"], made["jsonSchema"]) == (None, "Published over HTTP.", None)
 
 
+def test_it_says_who_registered_and_who_changed_it_and_to_no_other_organisation(
+    operator: Caller, administrator: Caller
+) -> None:
+    made = register(operator)
+
+    def by(caller: Caller) -> tuple[str | None, str | None]:
+        found = caller("query($id: ID!) { resource(id: $id) { createdBy { name } updatedBy { name } } }", id=made["id"])
+        created, updated = ((found.data["resource"][side] or {}).get("name") for side in ("createdBy", "updatedBy"))
+        return created, updated
+
+    assert by(administrator) == ("operator", "operator")
+    assert "errors" not in administrator(UPDATE, input={"id": made["id"], "etag": made["_etag"], "singular": "A"}).body
+    assert by(administrator) == ("operator", "admin")
+    assert by(administrator.of("other", Role.ADMINISTRATOR)) == (None, None)
+    with psycopg.connect(administrator.database.url) as connection:
+        attach_published(connection, Published("SHIPMENTS", organisation=None))
+        connection.commit()
+        assert by(administrator) == ("operator", None)
+        detach(connection, "SHIPMENTS")
+
+
 def test_names_that_are_taken_or_none_are_refused(operator: Caller) -> None:
     register(operator, singular="SHIPMENT")
     for given, refusal in (

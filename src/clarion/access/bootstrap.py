@@ -1,20 +1,30 @@
-"""The first way in: organisations, clients and keys made by whoever may work on the database itself, past the API."""
+"""The first way in: organisations, clients and keys made by whoever may work on the database itself, past the API.
+
+All that is made or revoked stands in the history of the organisation that it belongs to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, literal, null, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 
+from clarion.access.clients import FIELDS, KIND
+from clarion.access.clients import OBJECT_TYPE as CLIENT_TYPE
 from clarion.access.fields import NAME_LENGTH_MAX
+from clarion.access.keys import OBJECT_TYPE as KEY_TYPE
 from clarion.access.keys import PREFIX_LENGTH, key_hash, new_key
 from clarion.access.organisations import OWN_ORGANISATION
 from clarion.access.principal import Role
 from clarion.core.clock import Random
+from clarion.core.encoding import timestamp
 from clarion.core.errors import UsageInvalid
 from clarion.database import tables
+from clarion.database.acts import PERSON, person
 
 BOOTSTRAP_CLIENT = "bootstrap"
 _BOOTSTRAP_PREFIX = "bootstrap"
@@ -54,11 +64,11 @@ def create_key(
         if resources is not None
     }
     _require_registered(connection, {one for resources in given.values() for one in resources})
-    organisation_id = _ensure_organisation(connection, organisation_name)
+    organisation_id = _organisation(connection, organisation_name)
     client = _ensure_client(connection, organisation_id, client_name, role, kind, given)
     _require_same(client, organisation_name, client_name, {"role": role.value, **given})
     key = new_key(random)
-    _insert_key(connection, client, key, key[:PREFIX_LENGTH], client_name)
+    _insert_key(connection, client, key, key[:PREFIX_LENGTH])
     return key
 
 
@@ -72,39 +82,42 @@ def ensure_bootstrap(connection: Connection, key: str) -> None:
     if len(key) < _KEY_LENGTH_MIN:
         raise UsageInvalid(f"CLARION_BOOTSTRAP_API_KEY: must have at least {_KEY_LENGTH_MIN} characters")
     _become_owner(connection)
-    organisation_id = _ensure_organisation(connection, OWN_ORGANISATION)
+    organisation_id = _organisation(connection, OWN_ORGANISATION)
     client = _ensure_client(connection, organisation_id, BOOTSTRAP_CLIENT, Role.ADMINISTRATOR, "MACHINE", {})
     found = connection.execute(
-        select(tables.api_keys.c.client_id, tables.api_keys.c.revoked).where(tables.api_keys.c.hash == key_hash(key))
+        select(tables.api_keys.c.id, tables.api_keys.c.client_id, tables.api_keys.c.revoked).where(
+            tables.api_keys.c.hash == key_hash(key)
+        )
     ).one_or_none()
     if found is not None and found.client_id != client.id:
         raise UsageInvalid("CLARION_BOOTSTRAP_API_KEY: this key belongs to another client", "choose a key of its own")
     own = tables.api_keys.c.client_id == client.id
-    connection.execute(
-        update(tables.api_keys)
-        .where(
-            own,
-            tables.api_keys.c.prefix == _BOOTSTRAP_PREFIX,
-            tables.api_keys.c.hash != key_hash(key),
-            tables.api_keys.c.revoked.is_(None),
-        )
+    keys = tables.api_keys
+    former = connection.execute(
+        update(keys)
+        .where(own, keys.c.prefix == _BOOTSTRAP_PREFIX, keys.c.hash != key_hash(key), keys.c.revoked.is_(None))
         .values(revoked=func.now())
-    )
+        .returning(keys.c.id, keys.c.revoked)
+    ).all()
+    for key_id, revoked in former:
+        after = {"revoked": timestamp(revoked)}
+        _record(connection, organisation_id, "REVOKE", KEY_TYPE, key_id, {"revoked": None}, after)
     if found is None:
-        _insert_key(connection, client, key, _BOOTSTRAP_PREFIX, BOOTSTRAP_CLIENT)
+        _insert_key(connection, client, key, _BOOTSTRAP_PREFIX)
     elif found.revoked is not None:
-        connection.execute(
-            update(tables.api_keys)
-            .where(own, tables.api_keys.c.hash == key_hash(key))
-            .values(revoked=None, revoked_by_id=None)
-        )
+        connection.execute(update(keys).where(keys.c.id == found.id).values(revoked=None, revoked_by_id=None))
+        before = {"revoked": timestamp(found.revoked)}
+        _record(connection, organisation_id, "UPDATE", KEY_TYPE, found.id, before, {"revoked": None})
 
 
 @dataclass(frozen=True, slots=True)
 class _Client:
     id: int
     organisation_id: int
+    name: str
+    kind: str
     role: str
+    active: bool
     readable_resources: list[str] | None
     publishable_resources: list[str]
 
@@ -137,17 +150,12 @@ def _become_owner(connection: Connection) -> None:
     connection.execute(select(func.set_config("role", select(tables.deployment.c.owner_role).scalar_subquery(), True)))
     # One at a time, so that two processes that start together agree on who makes what.
     connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("clarion.clients"))))
+    connection.execute(select(func.set_config(PERSON, person(), True)))
 
 
-def _ensure_organisation(connection: Connection, name: str) -> int:
-    # Looked at first: even an INSERT of no row would move the configuration's version.
-    by_name = select(tables.organisations.c.id).where(tables.organisations.c.name == name)
-    found = connection.execute(by_name).scalar_one_or_none()
-    if found is None:
-        found = connection.execute(
-            insert(tables.organisations).values(name=name).returning(tables.organisations.c.id)
-        ).scalar_one()
-    return int(found)
+def _organisation(connection: Connection, name: str) -> int:
+    """The id of the organisation of this name, made when absent."""
+    return int(connection.execute(select(func.clarion.ensure_organisation(name))).scalar_one())
 
 
 def _ensure_client(
@@ -168,24 +176,30 @@ def _ensure_client(
             organisation_id=organisation_id, name=name, kind=kind, role=role.value, **resources
         )
         found = connection.execute(made.returning(*columns)).one()
+        after = {field.api_name: getattr(found, field.column) for field in (KIND, *FIELDS)}
+        _record(connection, organisation_id, "CREATE", CLIENT_TYPE, found.id, None, after)
     return _Client(*found)
 
 
-def _insert_key(connection: Connection, client: _Client, key: str, prefix: str, client_name: str) -> None:
+def _insert_key(connection: Connection, client: _Client, key: str, prefix: str) -> None:
     key_id = connection.execute(
         insert(tables.api_keys)
         .values(organisation_id=client.organisation_id, client_id=client.id, prefix=prefix, hash=key_hash(key))
         .returning(tables.api_keys.c.id)
     ).scalar_one()
-    connection.execute(
-        insert(tables.history).values(
-            organisation_id=client.organisation_id,
-            client_id=None,
-            client_name="command line",
-            action="CREATE",
-            object_type="ApiKey",
-            object_id=str(key_id),
-            before=None,
-            after={"client": client_name, "role": client.role, "prefix": prefix},
-        )
-    )
+    after = {"clientId": client.id, "prefix": prefix, "expires": None, "revoked": None}
+    _record(connection, client.organisation_id, "CREATE", KEY_TYPE, key_id, None, after)
+
+
+def _record(
+    connection: Connection,
+    organisation_id: int,
+    action: str,
+    object_type: str,
+    object_id: int,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any],
+) -> None:
+    """An entry of what was done on the database itself, in the history of this organisation."""
+    sides = (null() if side is None else literal(side, JSONB) for side in (before, after))
+    connection.execute(select(func.clarion.record_act(organisation_id, action, object_type, str(object_id), *sides)))

@@ -43,7 +43,7 @@ FIELDS: tuple[Field, ...] = (
     Field("readable_resources", "readableResources", _resources, nullable=True),
     Field("publishable_resources", "publishableResources", _resources),
 )
-_KIND = Field("kind", "kind", fields.one_of(*KINDS))
+KIND = Field("kind", "kind", fields.one_of(*KINDS))
 """Said once: a person does not become a machine."""
 
 
@@ -82,7 +82,7 @@ async def create_client(connection: AsyncConnection, principal: Principal, given
     """
     principal.require(Permission.CLIENTS_WRITE)
     values: dict[str, Any] = {"kind": "MACHINE", "readable_resources": None, "publishable_resources": []}
-    values |= fields.checked((*FIELDS, _KIND), given)
+    values |= fields.checked((*FIELDS, KIND), given)
     _require_grantable(principal, values)
     made = await connection.execute(
         insert(tables.clients)

@@ -36,10 +36,13 @@ from clarion.registry.rows import not_found
 class HistoryEntry(Node):
     at: datetime = strawberry.field(description="When it was done or refused.")
     client_name: str = strawberry.field(
-        description="Who it was, as they were called then; for what was done on the machine itself, the command or login."
+        description="Who it was, as they were called then; for what was done on the database itself, the login and in brackets the "
+        "user at the machine, as far as it is known."
     )
     api_key_id: strawberry.ID | None = strawberry.field(description="The API key that the request was made with.")
-    from_address: str | None = strawberry.field(description="The address that the request came from.")
+    from_address: str | None = strawberry.field(
+        description="The address that the request came from, or the database's session; `[local]`: a socket on the database's machine."
+    )
     request_id: str | None = strawberry.field(description="The header `x-request-id` of the answer.")
     action: str = strawberry.field(
         description="What was done, as `UPDATE`, `REVEAL` or `CANCEL`; of what was refused, the mutation or query, as "
@@ -58,7 +61,7 @@ class HistoryEntry(Node):
     )
     record: strawberry.Private[Recorded]
 
-    @described.field("Who it was; null for what was done on the machine itself.")
+    @described.field("Who it was; null for what was done on the database itself, past the API.")
     async def client(self, info: Info) -> Client | None:
         return await client_by_id(info.context, self.record.client_id)
 

@@ -12,6 +12,7 @@ from graphql import GraphQLEnumType, GraphQLEnumValue
 from strawberry.types.scalar import ScalarDefinition
 
 from clarion.api import described
+from clarion.api.clients import Client, client_by_id
 from clarion.api.connection import Node
 from clarion.api.context import Info
 from clarion.api.inputs import existing_key, given, one_etag
@@ -19,6 +20,11 @@ from clarion.api.values import JSONValue
 from clarion.core.ids import ResourceName
 from clarion.registry import resources
 from clarion.registry.rows import not_found
+
+_NOBODY = (
+    "null if that was done on the database, by `clarion attach`, which `history` tells of, and for clients of other "
+    "organisations than the deployment's own."
+)
 
 
 @strawberry.type(description="A kind of object that can be subscribed to.")
@@ -38,6 +44,15 @@ class Resource(Node):
     etag: str = strawberry.field(name="_etag", description="To be sent back with a change or a removal.")
     created: datetime = strawberry.field(description="When it was registered.")
     updated: datetime = strawberry.field(description="When it was last changed.")
+    record: strawberry.Private[resources.Resource]
+
+    @described.field(f"The client that registered it; {_NOBODY}")
+    async def created_by(self, info: Info) -> Client | None:
+        return await client_by_id(info.context, self.record.created_by_id)
+
+    @described.field(f"The client that changed it last; {_NOBODY}")
+    async def updated_by(self, info: Info) -> Client | None:
+        return await client_by_id(info.context, self.record.updated_by_id)
 
 
 @strawberry.type
@@ -153,6 +168,7 @@ def resource_of(record: resources.Resource) -> Resource:
         etag=record.etag,
         created=record.created,
         updated=record.updated,
+        record=record,
     )
 
 

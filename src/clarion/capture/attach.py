@@ -17,6 +17,7 @@ from clarion.capture.attachment import OWN_RESOURCES, Attachment, OnTruncate
 from clarion.capture.names import FUNCTIONS_SCHEMA, TRIGGER, TRUNCATE_TRIGGER
 from clarion.capture.plan import plan_attach, plan_detach
 from clarion.core.errors import EnvironmentRefused
+from clarion.database.acts import tell_person
 from clarion.database.roles import Roles, read_roles
 
 __all__ = [
@@ -120,6 +121,7 @@ def one_change(what: str, connection: psycopg.Connection[Any], lock_timeout_s: f
     """One transaction, one at a time, that waits for no lock longer than `lock_timeout_s`."""
     with _explained(what, lock_timeout_s), connection.transaction():
         _run(connection, _opening(lock_timeout_s))
+        tell_person(connection)
         yield
 
 

@@ -5,7 +5,6 @@ Event triggers need a superuser. Without one nothing is prevented, and `clarion 
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,13 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
+from clarion.database.acts import person, tell_person
 from clarion.database.roles import quoted, read_roles
 
 MINUTES_MAX = 24 * 60
 """How long a window of break-glass may be open at most."""
 
 _SOURCE = files("clarion.capture").joinpath("guard.sql").read_text(encoding="utf-8")
-_RECORD = """
-    INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, before, after)
-    SELECT id, %(who)s, %(action)s, %(object_type)s, %(object_id)s, NULL, %(after)s::jsonb
-    FROM clarion.organisations WHERE name = 'default'
-"""
 _DIGEST = """
     SELECT sha256(coalesce(string_agg(clarion.function_digest(p.oid) || convert_to(p.proname, 'UTF8'), '' ORDER BY p.proname), ''))
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'clarion_guard'
@@ -51,6 +46,7 @@ def turn_on(connection: psycopg.Connection[Any]) -> None:
     One transaction. Raises EnvironmentRefused if the login is no superuser.
     """
     with connection.transaction():
+        was_on = is_on(connection)
         if not is_superuser(connection):
             raise EnvironmentRefused(
                 f"the guard is made of event triggers, and {who(connection)} is no superuser",
@@ -72,12 +68,13 @@ def turn_on(connection: psycopg.Connection[Any]) -> None:
             "AND EXISTS (SELECT FROM clarion.captured_tables k WHERE k.table_oid = s.root)"
         )
         connection.execute("SELECT clarion.remember_captured()")
-        _note(connection, wanted=True)
+        _note(connection, was_on=was_on, wanted=True)
 
 
 def turn_off(connection: psycopg.Connection[Any]) -> None:
     """Take the event triggers away. One transaction. Raises EnvironmentRefused if the login is no superuser."""
     with connection.transaction():
+        was_on = is_on(connection)
         if not is_superuser(connection):
             raise EnvironmentRefused(
                 f"the guard is made of event triggers, and {who(connection)} is no superuser",
@@ -86,7 +83,7 @@ def turn_off(connection: psycopg.Connection[Any]) -> None:
         for name in ("ended", "dropped", "rewriting"):
             connection.execute(f"DROP EVENT TRIGGER IF EXISTS clarion_guard_{name}".encode())
         connection.execute("DROP SCHEMA IF EXISTS clarion_guard CASCADE")
-        _note(connection, wanted=False)
+        _note(connection, was_on=was_on, wanted=False)
 
 
 def ensure(connection: psycopg.Connection[Any]) -> bool:
@@ -111,19 +108,20 @@ def is_on(connection: psycopg.Connection[Any]) -> bool:
     )
 
 
-def _note(connection: psycopg.Connection[Any], *, wanted: bool) -> None:
-    name = who(connection)
+def _note(connection: psycopg.Connection[Any], *, was_on: bool, wanted: bool) -> None:
     connection.execute(
         f"""INSERT INTO clarion.guard (wanted, changed_by, functions_sha256) VALUES (%s, %s, ({_DIGEST}))
             ON CONFLICT (only_row) DO UPDATE SET (wanted, changed_at, changed_by, functions_sha256)
                 = (excluded.wanted, now(), excluded.changed_by, excluded.functions_sha256)""".encode(),
-        (wanted, name),
+        (wanted, who(connection)),
     )
-    _make_default(connection)
-    after = '{"on": true}' if wanted else '{"on": false}'
-    connection.execute(
-        _RECORD, {"who": name, "action": "UPDATE", "object_type": "Guard", "object_id": "guard", "after": after}
-    )
+    if was_on != wanted:
+        tell_person(connection)
+        connection.execute(
+            "SELECT clarion.record_act(NULL, 'UPDATE', 'Guard', 'guard', "
+            "jsonb_build_object('on', %s::boolean), jsonb_build_object('on', %s::boolean))",
+            (was_on, wanted),
+        )
 
 
 # ---------------------------------------------------------------- break-glass
@@ -159,7 +157,7 @@ def open_window(
             (reason, name, minutes),
         )
         assert row is not None
-        _record_window(connection, "OPEN", name, row[0])
+        _record_window(connection, "OPEN", row[0])
         return Window(*row)
 
 
@@ -174,7 +172,7 @@ def close_window(connection: psycopg.Connection[Any], *, closed_by: str | None =
             "UPDATE clarion.break_glass SET closed_at = clock_timestamp(), closed_by = %s WHERE id = %s",
             (name, present.id),
         )
-        _record_window(connection, "CLOSE", name, present.id)
+        _record_window(connection, "CLOSE", present.id)
         return present
 
 
@@ -202,14 +200,13 @@ def current_window(connection: psycopg.Connection[Any]) -> Window | None:
     return None if row is None else Window(*row)
 
 
-def _record_window(connection: psycopg.Connection[Any], action: str, name: str, window_id: int) -> None:
-    _make_default(connection)
+def _record_window(connection: psycopg.Connection[Any], action: str, window_id: int) -> None:
+    tell_person(connection)
     connection.execute(
-        """INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, after)
-           SELECT o.id, %s, %s, 'BreakGlass', b.id::text,
-                  jsonb_build_object('reason', b.reason, 'openedAt', b.opened_at, 'until', b.until, 'closedAt', b.closed_at)
-           FROM clarion.organisations o, clarion.break_glass b WHERE o.name = 'default' AND b.id = %s""",
-        (name, action, window_id),
+        """SELECT clarion.record_act(NULL, %s, 'BreakGlass', id::text, CASE WHEN closed_at IS NOT NULL THEN '{"closedAt": null}'::jsonb END,
+                  jsonb_build_object('reason', reason, 'openedAt', opened_at, 'until', until, 'closedAt', closed_at))
+           FROM clarion.break_glass WHERE id = %s""",
+        (action, window_id),
     )
 
 
@@ -226,19 +223,10 @@ def _as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
         ) from error
 
 
-def _make_default(connection: psycopg.Connection[Any]) -> None:
-    """The deployment's own organisation, whose history this is. Looks first: an INSERT of no row moves the configuration."""
-    if not _one(connection, "SELECT EXISTS (SELECT FROM clarion.organisations WHERE name = 'default')"):
-        connection.execute("INSERT INTO clarion.organisations (name) VALUES ('default') ON CONFLICT (name) DO NOTHING")
-
-
 def who(connection: psycopg.Connection[Any]) -> str:
     """The database's login and, where the system knows, the person at this machine."""
-    login = str(_one(connection, "SELECT session_user"))
-    try:
-        return f"{login} ({getpass.getuser()})"
-    except (KeyError, OSError):
-        return login
+    login, at_machine = str(_one(connection, "SELECT session_user")), person()
+    return f"{login} ({at_machine})" if at_machine else login
 
 
 def is_superuser(connection: psycopg.Connection[Any]) -> bool:

@@ -48,7 +48,7 @@ END $$;
 -- The registry follows a table that was renamed or moved to another schema. It looks first: an UPDATE of no row would count as
 -- a change of the configuration all the same.
 CREATE FUNCTION clarion_guard.follow(wanted bigint[]) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET "clarion.organisation_id" = '' AS $$
 DECLARE
     moved record;
 BEGIN
@@ -60,7 +60,13 @@ BEGIN
         UPDATE clarion.captured_tables SET schema_name = moved.nspname, table_name = moved.relname
         WHERE table_oid = moved.table_oid;
         IF moved.root THEN
-            UPDATE clarion.resources SET schema_name = moved.nspname, table_name = moved.relname WHERE id = moved.resource_id;
+            INSERT INTO clarion.history (organisation_id, client_name, from_address, action, object_type, object_id, before, after)
+            SELECT o.id, session_user, coalesce(host(inet_client_addr()), '[local]'), 'UPDATE', 'Resource', r.id::text,
+                   jsonb_build_object('table', format('%I.%I', r.schema_name, r.table_name)),
+                   jsonb_build_object('table', format('%I.%I', moved.nspname, moved.relname))
+            FROM clarion.resources r JOIN clarion.organisations o ON o.name = 'default' WHERE r.id = moved.resource_id;
+            UPDATE clarion.resources SET schema_name = moved.nspname, table_name = moved.relname, etag = DEFAULT, updated = now(),
+                updated_by_id = NULL WHERE id = moved.resource_id;
         END IF;
     END LOOP;
 END $$;
@@ -112,8 +118,9 @@ BEGIN
         RETURN false;
     END IF;
     IF to_regclass('clarion.history') IS NOT NULL THEN
-        INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, after)
-        SELECT id, who, 'LET_THROUGH', 'BreakGlass', opened::text, jsonb_build_object('command', command, 'what', what)
+        INSERT INTO clarion.history (organisation_id, client_name, from_address, action, object_type, object_id, after)
+        SELECT id, who, coalesce(host(inet_client_addr()), '[local]'), 'LET_THROUGH', 'BreakGlass', opened::text,
+               jsonb_build_object('command', command, 'what', what)
         FROM clarion.organisations WHERE name = 'default';
     END IF;
     RETURN true;

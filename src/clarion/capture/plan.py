@@ -32,26 +32,21 @@ def plan_attach(connection: Connection, attachment: Attachment, roles: Roles) ->
     _check_free(connection, attachment)
     table = read_table(connection, attachment)
     organisation, organisation_id = attachment.organisation, None
-    statements: list[sql.Composed] = []
+    # Until all is on again the guard leaves the table alone: one step after the other cannot be whole.
+    statements = [sql.SQL("SELECT clarion.note_attaching({})").format(sql.Literal(attachment.resource))]
     if attachment.named_organisation_column is None and organisation is not None:
         found = connection.execute("SELECT id FROM clarion.organisations WHERE name = %s", (organisation,)).fetchone()
         organisation_id = None if found is None else found[0]
         if found is None:
-            statements.append(
-                sql.SQL("INSERT INTO clarion.organisations (name) VALUES ({}) ON CONFLICT (name) DO NOTHING").format(
-                    sql.Literal(organisation)
-                )
-            )
+            statements.append(sql.SQL("SELECT clarion.ensure_organisation({})").format(sql.Literal(organisation)))
     statements.append(_register(attachment, table))
-    # Until all is on again the guard leaves the table alone: one step after the other cannot be whole.
-    statements.append(sql.SQL("SELECT clarion.forget_captured({})").format(sql.Literal(attachment.resource)))
     for name, made in Functions(attachment, table, organisation_id).statements().items():
         awaited = organisation is not None and attachment.named_organisation_column is None and organisation_id is None
         statements.append(_with_organisation(made, organisation) if awaited and organisation else made)
         statements += _owned(name, roles)
     for member in table.members:
         statements += _triggers(attachment, table, member)
-    # What `clarion doctor` and the guard compare with from now on.
+    # What `clarion doctor` and the guard compare with from now on, and what the history tells.
     statements.append(sql.SQL("SELECT clarion.note_attached({})").format(sql.Literal(attachment.resource)))
     return statements
 
@@ -179,11 +174,11 @@ def plan_detach(connection: Connection, resource: str) -> list[sql.Composed]:
     ).fetchone()
     if listening is not None and listening[0]:
         raise UsageInvalid(f"detach: {listening[0]} subscriptions listen for {resource}", "delete them first")
-    forget = sql.SQL("DELETE FROM clarion.resources WHERE name = {}").format(sql.Literal(resource))
+    # First: the history tells what it was until now, and what is not registered is not watched by the guard.
+    forget = sql.SQL("SELECT clarion.forget_resource({})").format(sql.Literal(resource))
     if (resource, True) in found:
-        return [*plan_drop(connection, resource), forget]
+        return [forget, *plan_drop(connection, resource)]
     functions = function_names(resource)
-    # First: what is not registered is not watched by the guard.
     statements: list[sql.Composed] = [forget]
     statements += [
         sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger), sql.Identifier(schema, table))

@@ -64,10 +64,12 @@ def attach_published(
         _check_free(connection, published.resource)
         for publisher in published.publishers:
             _check_publisher(connection, publisher, roles)
+        connection.execute("SELECT clarion.note_attaching(%s)", (published.resource,))
         owner_id = _make_organisation(connection, published.organisation)
         _register(connection, published, owner_id)
         _make_function(connection, published, owner_id, roles)
         _grant(connection, published)
+        connection.execute("SELECT clarion.record_attached(%s)", (published.resource,))
 
 
 def _check_free(connection: psycopg.Connection[Any], resource: str) -> None:
@@ -97,8 +99,7 @@ def _make_organisation(connection: psycopg.Connection[Any], name: str | None) ->
     """The id of the organisation of this name, made if absent; None of none."""
     if name is None:
         return None
-    connection.execute("INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT (name) DO NOTHING", (name,))
-    row = connection.execute("SELECT id FROM clarion.organisations WHERE name = %s", (name,)).fetchone()
+    row = connection.execute("SELECT clarion.ensure_organisation(%s)", (name,)).fetchone()
     return cast("tuple[int]", row)[0]
 
 
@@ -106,8 +107,7 @@ def _register(connection: psycopg.Connection[Any], published: Published, owner_i
     connection.execute(
         """INSERT INTO clarion.resources (name, singular, description, key_columns, organisation_id) VALUES (%s, %s, %s, '{}', %s)
            ON CONFLICT (name) DO UPDATE SET (singular, description, organisation_id)
-               = (excluded.singular, excluded.description, excluded.organisation_id),
-               etag = excluded.etag, updated = now()""",
+               = (excluded.singular, excluded.description, excluded.organisation_id)""",
         (
             published.resource,
             published.singular,

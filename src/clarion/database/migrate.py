@@ -20,6 +20,7 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import tuple_row
 
 from clarion.core.errors import EnvironmentRefused
+from clarion.database.acts import tell_person
 from clarion.database.address import DatabaseAddress
 from clarion.database.check import check_server, connect
 from clarion.database.roles import Roles, quoted, read_roles, role_names
@@ -156,6 +157,14 @@ def adopt(connection: psycopg.Connection[Any]) -> str:
         roles = read_roles(connection)
         present = identity(connection)
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.owner)))
+        tell_person(connection)
+        # A database without organisations is new: it has no history that this could be missing in.
+        connection.execute(
+            "SELECT clarion.record_act(NULL, 'UPDATE', 'Deployment', 'deployment', jsonb_build_object('incarnation', incarnation), "
+            "jsonb_build_object('incarnation', %s::text)) FROM clarion.deployment "
+            "WHERE EXISTS (SELECT FROM clarion.organisations)",
+            (incarnation,),
+        )
         connection.execute(
             "UPDATE clarion.deployment SET incarnation = %s, system_identifier = %s, timeline = %s, database_oid = %s",
             [incarnation, present.system_identifier, present.timeline, present.database_oid],

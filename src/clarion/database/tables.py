@@ -174,6 +174,8 @@ resources = Table(
     _text("json_schema", nullable=True),
     _text("etag"),
     _moment("updated"),
+    _number("created_by_id", nullable=True),
+    _number("updated_by_id", nullable=True),
 )
 
 receivers = Table(

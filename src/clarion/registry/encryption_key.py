@@ -28,6 +28,7 @@ from clarion.capture.attach import TRIGGER
 from clarion.capture.guard import window_of_transaction
 from clarion.core.clock import Random
 from clarion.core.errors import EnvironmentRefused, UsageInvalid
+from clarion.database.acts import tell_person
 from clarion.sender.endpoint import (
     client_key_binding,
     header_binding,
@@ -234,18 +235,16 @@ def _rewrap_all(
         for table in captured:
             connection.execute(_ALTER.format(sql.Identifier(table), sql.SQL("ENABLE ALWAYS"), sql.Identifier(TRIGGER)))
         connection.execute("UPDATE clarion.deployment SET secret_key_fingerprint = %s", (fingerprint(new),))
+        tell_person(connection)
         connection.execute(_RECORD, (fingerprint(new), fingerprint(current), fingerprint(new)))
     return Rotated(fingerprint(new), rewrapped, unreadable)
 
 
 _ALTER = sql.SQL("ALTER TABLE clarion.{} {} TRIGGER {}")
 
-# The deployment has no history of its own: it is kept with its first organisation, if there is one.
 _RECORD = """
-    INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, before, after)
-    SELECT id, 'clarion keys', 'UPDATE', 'EncryptionKey', %s,
-           jsonb_build_object('fingerprint', %s::text), jsonb_build_object('fingerprint', %s::text)
-    FROM clarion.organisations WHERE name = 'default'
+    SELECT clarion.record_act(NULL, 'UPDATE', 'EncryptionKey', %s,
+                              jsonb_build_object('fingerprint', %s::text), jsonb_build_object('fingerprint', %s::text))
 """
 
 

@@ -22,7 +22,7 @@ from clarion.access.principal import Permission, Principal
 from clarion.capture.names import FUNCTIONS_SCHEMA, RESOURCE
 from clarion.capture.publish import publishing_function
 from clarion.core.errors import Code, RequestRefused
-from clarion.core.ids import ResourceName
+from clarion.core.ids import ClientId, ResourceName
 from clarion.database import tables
 from clarion.registry import fields, rows
 from clarion.registry.fields import Field, checked, refused
@@ -42,7 +42,8 @@ class Resource:
 
     `published`: it has no table. `organisation_id` is whose objects alone these are; None: the publisher's, or whose the
     row is. `json_schema` is what the data of changes over HTTP is checked against, as JSON text. `excluded_columns` of
-    its table are in no change.
+    its table are in no change. `created_by_id` and `updated_by_id` are clients of the deployment's own organisation; None: it was
+    done on the database, by `clarion attach`.
     """
 
     id: int
@@ -56,6 +57,8 @@ class Resource:
     created: datetime
     updated: datetime
     excluded_columns: tuple[str, ...] = ()
+    created_by_id: ClientId | None = None
+    updated_by_id: ClientId | None = None
 
 
 async def configuration_version(connection: AsyncConnection) -> int:
@@ -92,7 +95,8 @@ async def register_resource(connection: AsyncConnection, principal: Principal, g
     if (count or 0) >= RESOURCES_MAX:
         raise refused(f"there are {count} resources, {RESOURCES_MAX} are allowed", "input")
     values["description"] = values.get("description") or DEFAULT_DESCRIPTION
-    row = await connection.execute(insert(tables.resources).values(key_columns=[], **values).returning(*_COLUMNS))
+    by = {"created_by_id": principal.client_id, "updated_by_id": principal.client_id}
+    row = await connection.execute(insert(tables.resources).values(key_columns=[], **values, **by).returning(*_COLUMNS))
     resource = _resource(row.one())
     await history.record(
         connection, principal, [history.Entry("CREATE", OBJECT_TYPE, str(resource.id), after=_shown(resource))]
@@ -123,7 +127,7 @@ async def update_resource(
     written = await connection.execute(
         update(tables.resources)
         .where(tables.resources.c.id == resource_id)
-        .values(**values, etag=rows.fresh_etag(), updated=func.now())
+        .values(**values, **rows.changed_by(principal))
         .returning(*_COLUMNS)
     )
     after = _resource(written.one())
@@ -246,7 +250,7 @@ _COLUMNS = tuple(
     tables.resources.c[name]
     for name in (
         *("id", "name", "singular", "description", "table_name", "organisation_id", "json_schema"),
-        *("etag", "created", "updated", "excluded_columns"),
+        *("etag", "created", "updated", "excluded_columns", "created_by_id", "updated_by_id"),
     )
 )
 
@@ -264,6 +268,8 @@ def _resource(row: Row[Any]) -> Resource:
         row.created,
         row.updated,
         tuple(row.excluded_columns),
+        row.created_by_id,
+        row.updated_by_id,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from clarion.core.clock import Random
+from clarion.database.acts import tell_person
 from clarion.registry.encryption_key import hold_key_for_command
 from clarion.sender.endpoint import signing_key_binding
 from clarion.sender.seal import Sealer
@@ -53,6 +54,7 @@ def rotate(
         "UPDATE clarion.signing_keys SET signs_until = least(signs_until, %s) WHERE public_key <> %s", (row[0], public)
     )
     made = NewSigningKey(whpk(public), jwk(public)["kid"], signs_from, row[0])
+    tell_person(connection)
     connection.execute(_RECORD, (made.kid, made.public_key, signs_from, row[0]))
     connection.commit()
     return made
@@ -81,8 +83,6 @@ def _insert(
 
 
 _RECORD = """
-    INSERT INTO clarion.history (organisation_id, client_name, action, object_type, object_id, after)
-    SELECT id, 'clarion keys', 'CREATE', 'SigningKey', %s,
-           jsonb_build_object('publicKey', %s::text, 'signsFrom', %s::timestamptz, 'formerSignsUntil', %s::timestamptz)
-    FROM clarion.organisations WHERE name = 'default'
+    SELECT clarion.record_act(NULL, 'CREATE', 'SigningKey', %s, NULL,
+           jsonb_build_object('publicKey', %s::text, 'signsFrom', %s::timestamptz, 'formerSignsUntil', %s::timestamptz))
 """

@@ -109,6 +109,45 @@ CREATE INDEX history_refused ON clarion.history (organisation_id, at, id) WHERE 
 COMMENT ON TABLE clarion.history IS 'Who did what, when, from where, and what it was before; also what was refused. Append-only.';
 COMMENT ON COLUMN clarion.history.refusal IS 'The code of the error with which it was refused; null: it was done.';
 
+-- What is done on the database itself, past the API. In: the organisation that it is about, null for the deployment's own,
+-- `default`; it is made when absent. Who it was: the login, which nobody can choose, and the person whom the command named.
+CREATE FUNCTION clarion.record_act(
+    about bigint, act text, object_type text, object_id text, was jsonb DEFAULT NULL, becomes jsonb DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO clarion.history (organisation_id, client_name, from_address, action, object_type, object_id, before, after)
+    VALUES (coalesce(about, clarion.ensure_organisation('default')),
+            session_user || coalesce(' (' || nullif(current_setting('clarion.person', true), '') || ')', ''),
+            coalesce(host(inet_client_addr()), '[local]'), act, object_type, object_id, was, becomes);
+END $$;
+COMMENT ON FUNCTION clarion.record_act IS 'An entry of clarion.history for what was done on the database itself, past the API.';
+
+CREATE FUNCTION clarion.ensure_organisation(organisation_name text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    made bigint;
+    found bigint;
+BEGIN
+    -- Looked at first: even an INSERT of no row would move the configuration's version.
+    SELECT id INTO found FROM clarion.organisations WHERE name = organisation_name;
+    IF found IS NOT NULL THEN
+        RETURN found;
+    END IF;
+    INSERT INTO clarion.organisations (name) VALUES (organisation_name) ON CONFLICT (name) DO NOTHING RETURNING id INTO made;
+    IF made IS NULL THEN
+        -- Another made it meanwhile.
+        RETURN (SELECT id FROM clarion.organisations WHERE name = organisation_name);
+    END IF;
+    IF organisation_name <> 'default' THEN
+        PERFORM clarion.record_act(entry.about, 'CREATE', 'Organisation', made::text, NULL,
+                                   jsonb_build_object('name', organisation_name))
+        FROM unnest(ARRAY[NULL, made]) AS entry (about);
+    END IF;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION clarion.ensure_organisation IS 'The id of the organisation of this name, made when absent: both its history and the deployment''s tell of it.';
+
 CREATE TABLE clarion.idempotency_keys (
     id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     organisation_id bigint NOT NULL REFERENCES clarion.organisations,
@@ -144,12 +183,16 @@ CREATE TABLE clarion.resources (
     json_schema text CHECK (length(json_schema) BETWEEN 2 AND 65536),
     etag text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     updated timestamptz NOT NULL DEFAULT now(),
+    created_by_id bigint REFERENCES clarion.clients,
+    updated_by_id bigint REFERENCES clarion.clients,
     UNIQUE (schema_name, table_name),
     CHECK (json_schema IS NULL OR table_name IS NULL),
     CHECK ((schema_name IS NULL) = (table_name IS NULL)),
     CHECK ((cardinality(key_columns) = 0) = (table_name IS NULL))
 );
 COMMENT ON TABLE clarion.resources IS 'Kinds of objects: the rows of a table that is attached or, without a table, what is published.';
+COMMENT ON COLUMN clarion.resources.created_by_id IS
+    'The client that registered it through the API; null: it was attached on the database, by the login that clarion.history names.';
 COMMENT ON COLUMN clarion.resources.label_column IS 'Column that names the object for people.';
 COMMENT ON COLUMN clarion.resources.on_truncate IS 'Whether TRUNCATE is refused, or captured as the DELETE of each row.';
 COMMENT ON COLUMN clarion.resources.function_sha256 IS 'Digest of the trigger function as it was made.';
@@ -512,7 +555,68 @@ CREATE FUNCTION clarion.forget_captured(attaching text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM clarion.captured_tables WHERE resource_id = (SELECT id FROM clarion.resources WHERE name = attaching)
 $$;
-COMMENT ON FUNCTION clarion.forget_captured IS 'Run by clarion attach before it makes triggers: the guard lets go of the table until note_attached.';
+COMMENT ON FUNCTION clarion.forget_captured IS 'Until the resource is remembered again, the guard lets go of its tables.';
+
+-- What of a resource is captured, or who may publish it, as the history keeps it; null: there is no such resource.
+CREATE FUNCTION clarion.resource_state(wanted text) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object('name', r.name, 'singular', r.singular, 'description', r.description,
+                              'organisation', (SELECT o.name FROM clarion.organisations o WHERE o.id = r.organisation_id))
+        || CASE WHEN r.table_name IS NULL THEN jsonb_build_object(
+            'jsonSchema', r.json_schema::jsonb,
+            'publishers', ARRAY(
+                SELECT g.rolname::text FROM pg_proc p CROSS JOIN LATERAL aclexplode(p.proacl) a JOIN pg_roles g ON g.oid = a.grantee
+                WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'clarion_triggers')
+                    AND p.proname = overlay(clarion.capture_function_name(r.name) placing 'publish' from 1)::name AND a.grantee <> p.proowner
+                ORDER BY 1))
+        ELSE jsonb_build_object(
+            'table', format('%I.%I', r.schema_name, r.table_name), 'keyColumns', r.key_columns, 'excludedColumns', r.excluded_columns,
+            'organisationColumn', r.organisation_column, 'labelColumn', r.label_column, 'onTruncate', r.on_truncate,
+            -- The table, its partitions and its children, those whose triggers are as they should be.
+            'captured', ARRAY(SELECT format('%I.%I', s.schema_name, s.table_name) FROM clarion.capture_state(ARRAY[r.id]) s
+                              WHERE s.faults = '{}' ORDER BY 1)) END
+    FROM clarion.resources r WHERE r.name = wanted
+$$;
+
+CREATE FUNCTION clarion.note_attaching(attaching text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('clarion.attaching', coalesce(clarion.resource_state(attaching)::text, ''), true);
+    SELECT clarion.forget_captured(attaching)
+$$;
+COMMENT ON FUNCTION clarion.note_attaching IS
+    'Run by clarion attach at its beginning: keeps what the resource was, and the guard lets go of its tables until note_attached.';
+
+CREATE FUNCTION clarion.record_attached(attached text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    resource bigint := (SELECT id FROM clarion.resources WHERE name = attached AND schema_name IS DISTINCT FROM 'clarion');
+    was jsonb := nullif(current_setting('clarion.attaching', true), '')::jsonb;
+    becomes jsonb := clarion.resource_state(attached);
+    differing text[];
+BEGIN
+    IF resource IS NULL THEN
+        RETURN; -- Clarion's own come with it.
+    ELSIF was IS NULL THEN
+        PERFORM clarion.record_act(NULL, 'CREATE', 'Resource', resource::text, NULL, becomes);
+        RETURN;
+    END IF;
+    SELECT array_agg(key) INTO differing FROM jsonb_each(becomes) WHERE value IS DISTINCT FROM was -> key;
+    IF differing IS NOT NULL THEN
+        UPDATE clarion.resources SET etag = DEFAULT, updated = now(), updated_by_id = NULL WHERE id = resource;
+        PERFORM clarion.record_act(NULL, 'UPDATE', 'Resource', resource::text,
+            (SELECT jsonb_object_agg(key, was -> key) FROM unnest(differing) AS key),
+            (SELECT jsonb_object_agg(key, becomes -> key) FROM unnest(differing) AS key));
+    END IF;
+END $$;
+COMMENT ON FUNCTION clarion.record_attached IS 'Writes into the history what differs from what note_attaching kept; nothing if nothing does.';
+
+CREATE FUNCTION clarion.forget_resource(detached text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT clarion.record_act(NULL, 'DELETE', 'Resource', id::text, clarion.resource_state(name))
+    FROM clarion.resources WHERE name = detached;
+    DELETE FROM clarion.resources WHERE name = detached
+$$;
+COMMENT ON FUNCTION clarion.forget_resource IS 'Run by clarion detach at its beginning: the resource is no more, and the history tells what it was.';
 
 CREATE FUNCTION clarion.note_attached(attached text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -528,6 +632,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', clarion.capture_function(attached)::regprocedure, proprietor);
     PERFORM clarion.forget_captured(attached);
     PERFORM clarion.remember_captured(ARRAY[noted.id]);
+    PERFORM clarion.record_attached(attached);
 END $$;
 COMMENT ON FUNCTION clarion.note_attached IS 'Run by clarion attach at its end: what is there now is what is to be there.';
 
@@ -1017,8 +1122,8 @@ GRANT SELECT, INSERT ON clarion.idempotency_keys TO @api@;
 GRANT SELECT (id, public_key, created, signs_from, signs_until) ON clarion.signing_keys TO @api@;
 GRANT SELECT, INSERT, DELETE ON clarion.egress_rules TO @api@;
 GRANT SELECT, INSERT ON clarion.tests TO @api@;
-GRANT INSERT (name, singular, description, key_columns, json_schema), UPDATE (singular, description, json_schema, etag, updated), DELETE
-    ON clarion.resources TO @api@;
+GRANT INSERT (name, singular, description, key_columns, json_schema, created_by_id, updated_by_id),
+    UPDATE (singular, description, json_schema, etag, updated, updated_by_id), DELETE ON clarion.resources TO @api@;
 GRANT EXECUTE ON FUNCTION clarion.is_listened_for(text),
     clarion.publish_changes(text[], text[], integer[], text[], text[], text[], text[], text[], text[], text[]) TO @api@;
 
