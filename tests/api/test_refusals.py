@@ -143,7 +143,9 @@ def test_a_known_key_that_opens_nothing_any_more_is_recorded_with_the_reason(
         (name, "authenticate", "ApiKey", True, "UNAUTHENTICATED", reason, "127.0.0.1", answer.headers["x-request-id"])
         for (name, answer), reason in zip(answers.items(), reasons, strict=True)
     ]
-    assert {answer.error["message"] for answer in answers.values()} == {"The API key is unknown, expired or revoked"}
+    assert {answer.error["message"] for answer in answers.values()} == {
+        "the API key is unknown, expired or revoked: ask an administrator of the organisation"
+    }
 
 
 def test_each_organisation_sees_its_own_refusals_only(administrator: Caller) -> None:

@@ -160,7 +160,9 @@ def test_events_of_a_resource_that_their_receiver_has_no_right_to_any_more_are_n
     for event_id in ("3", "4"):
         answer = administrator(RETRY, id=event_id)
         assert answer.refusal == ("CONFLICT", "id")
-        assert answer.error["message"] == "the webhook event's receiver has no right to ISSUES any more"
+        assert answer.error["message"] == (
+            "the webhook event's receiver has no right to ISSUES any more: give it one with updateWebhookReceiver"
+        )
     assert administrator.rows("SELECT FROM clarion.commands UNION ALL SELECT FROM clarion.intake") == []
 
 

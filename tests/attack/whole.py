@@ -14,6 +14,7 @@ from attack.special_purpose import forbidden, outside
 from attack.uris import BY_ADDRESS, GOOD
 from clarion.capture.attach import Attachment
 from clarion.core.environments import load_environments
+from clarion.sender.address import AddressNotAllowed
 from harness.deployment import Deployment
 from harness.dns_server import spelt_name
 from harness.network import INSIDE_V4, Network
@@ -82,9 +83,7 @@ def whole(net: Network, deployment: Deployment, environment: str, sample: int = 
     answers = net.inside("ask", port=port, key=_KEY, query=_CREATE, variables=[_input(uri) for uri in refused])
     for uri, answer in zip(refused, answers, strict=True):
         errors = [(error["extensions"]["code"], error["message"]) for error in answer.get("errors", ())]
-        tried.expect(
-            errors == [("ADDRESS_NOT_ALLOWED", "this destination is not allowed")], f"creating {uri}: {errors}"
-        )
+        tried.expect(errors == [("ADDRESS_NOT_ALLOWED", AddressNotAllowed.TEXT)], f"creating {uri}: {errors}")
     variables = [
         _input(f"https://{GOOD}/", headers=[{"key": name, "value": value} for name, value in headers])
         for headers in INJECTIONS

@@ -204,7 +204,7 @@ FORBIDDEN_HOSTS = _words(
 def test_everything_about_an_address_is_refused_with_one_text(host: str) -> None:
     with pytest.raises(AddressNotAllowed) as refused:
         parse_webhook_uri(f"https://{host}/")
-    assert refused.value.message == "this destination is not allowed"
+    assert refused.value.message == AddressNotAllowed.TEXT
     assert refused.value.code is Code.ADDRESS_NOT_ALLOWED
     with pytest.raises((AddressNotAllowed, UriRefused)):
         parse_webhook_uri(f"https://user@{host}/")

@@ -205,8 +205,8 @@ def test_authorities_are_checked(authority: Authority, tmp_path: Path) -> None:
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "is not in PEM",
         leaf.read_text(): "the certificate is no authority: basicConstraints does not say CA",
         pem + leaf.read_text(): "certificate 2 is no authority",
-        pem + key.read_text(): "a private key does not belong here",
-        pem * 21: "at most 20 certificates",
+        pem + key.read_text(): "must have certificates only: a private key belongs into clientPrivateKey",
+        pem * 21: "must have at most 20 certificates",
         "x" * 70_000: "at most 65536 characters",
     }.items():
         with pytest.raises(CertificateRefused) as refused:

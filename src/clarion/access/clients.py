@@ -222,7 +222,9 @@ async def _write(
 
 
 def _name_taken() -> RequestRefused:
-    return RequestRefused(Code.CONFLICT, "another client of the organisation has this name", "input.name")
+    return RequestRefused(
+        Code.CONFLICT, "another client of the organisation has this name: choose another", "input.name"
+    )
 
 
 _UNIQUE_VIOLATION = "23505"

@@ -84,7 +84,7 @@ async def create_organisation(
     ).table_valued(*_MADE)
     row = (await connection.execute(select(made).where(true()))).one_or_none()
     if row is None:
-        raise RequestRefused(Code.CONFLICT, "another organisation has this name", "input.name")
+        raise RequestRefused(Code.CONFLICT, "another organisation has this name: choose another", "input.name")
     found = _made(row, values, key)
     after = {"name": found.organisation.name, "administratorName": found.client.name, "prefix": found.api_key.prefix}
     entry = history.Entry("CREATE", OBJECT_TYPE, str(found.organisation.id), after=after)

@@ -130,7 +130,9 @@ class Documents:
         # The parser would find out, too, after ten times as long.
         tokens = tokens_count(query)
         if tokens > TOKENS_MAX:
-            return Document(query, None, TOKENS_MAX, (too_complex(f"the document has more than {TOKENS_MAX} tokens"),))
+            return Document(
+                query, None, TOKENS_MAX, (too_complex(f"the document has more than {TOKENS_MAX} tokens: split it"),)
+            )
         try:
             node = parse(query, max_tokens=TOKENS_MAX)
         except GraphQLError as error:

@@ -121,7 +121,7 @@ def _of_resolver(error: GraphQLError, request_id: str) -> Shown:
         shown_error = {"message": cause.message, "extensions": {"code": cause.code.value, **field, **place}}
     elif isinstance(cause, RecursionError):
         shown_error = {
-            "message": "the document is nested too deeply",
+            "message": "the document is nested too deeply: ask for less at once",
             "extensions": {"code": Code.QUERY_TOO_COMPLEX.value},
         }
     elif isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) == _QUERY_CANCELED:

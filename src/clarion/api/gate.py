@@ -95,8 +95,10 @@ class Visit:
         """The request's body. Raises Refused: 400 for another type than JSON, 413 for more than `bytes_max`, 408 for too slow."""
         media_type = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
-            raise Refused(400, BeforeGraphQL.MALFORMED, "The body must be JSON: send `content-type: application/json`")
-        too_large = Refused(413, BeforeGraphQL.TOO_LARGE, f"The body may have at most {bytes_max} bytes")
+            raise Refused(400, BeforeGraphQL.MALFORMED, "the body must be JSON: send `content-type: application/json`")
+        too_large = Refused(
+            413, BeforeGraphQL.TOO_LARGE, f"the body may have at most {bytes_max} bytes: send less at once"
+        )
         length = self.request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > bytes_max:
             raise too_large
@@ -190,7 +192,11 @@ async def _authenticated(api: Api, request: Request, request_id: str) -> Princip
     if found is None:
         api.strangers.unknown(address, hashed, clock.monotonic_ns())
         await api.refusals.record_key(hashed, Origin(address, request_id))
-        raise Refused(401, BeforeGraphQL.UNAUTHENTICATED, "The API key is unknown, expired or revoked")
+        raise Refused(
+            401,
+            BeforeGraphQL.UNAUTHENTICATED,
+            "the API key is unknown, expired or revoked: ask an administrator of the organisation",
+        )
     api.strangers.known(hashed)
     api.keys.put(hashed, found)
     return found

@@ -145,7 +145,7 @@ def conditions(filters: object | None, columns: Mapping[str, Filtered]) -> list[
             values = value if isinstance(value, list) else [value]
             if len(values) > _IN_VALUES_MAX:
                 field = f"filters.{to_camel_case(name)}.in"
-                raise RequestRefused(Code.INVALID_INPUT, f"at most {_IN_VALUES_MAX} values", field)
+                raise RequestRefused(Code.INVALID_INPUT, f"must have at most {_IN_VALUES_MAX} values", field)
             read = tuple(result for result in map(filtered.read, values) if result is not None)
             found.append(Condition(filtered.column, Operator(entry.name.rstrip("_")), read))
     return found

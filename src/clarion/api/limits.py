@@ -83,7 +83,7 @@ def measured(document: DocumentNode) -> tuple[list[int], GraphQLError | None]:
     try:
         excess = next(measuring.excesses(), None)
     except RecursionError:
-        excess = too_complex("fragments are nested too deeply")
+        excess = too_complex("fragments are nested too deeply: write out what the innermost have")
     return measuring.root_fields, excess
 
 
@@ -98,9 +98,13 @@ class _Measuring:
 
     def excesses(self) -> Iterator[GraphQLError]:
         if len(self._operations) > OPERATIONS_MAX:
-            yield too_complex(f"the document has {len(self._operations)} operations, {OPERATIONS_MAX} are allowed")
+            yield too_complex(
+                f"the document has {len(self._operations)} operations, {OPERATIONS_MAX} are allowed: send fewer"
+            )
         if len(self._fragments) > FRAGMENTS_MAX:
-            yield too_complex(f"the document has {len(self._fragments)} fragments, {FRAGMENTS_MAX} are allowed")
+            yield too_complex(
+                f"the document has {len(self._fragments)} fragments, {FRAGMENTS_MAX} are allowed: send those that are used"
+            )
         for operation in self._operations:
             self._count_directives(operation)
             for variable in operation.variable_definitions or ():
@@ -112,14 +116,19 @@ class _Measuring:
         for name in self._fragments:
             self._fragment_size(name)
         if self._directives > DIRECTIVES_MAX:
-            yield too_complex(f"{self._directives} directives in one place, {DIRECTIVES_MAX} are allowed")
+            yield too_complex(
+                f"{self._directives} directives in one place, {DIRECTIVES_MAX} are allowed: leave some out"
+            )
 
     def _of_operation(self, size: _Size) -> Iterator[GraphQLError]:
         if size.depth > DEPTH_MAX:
-            yield too_complex(f"fields are nested {size.depth} deep, {DEPTH_MAX} are allowed")
+            yield too_complex(
+                f"fields are nested {size.depth} deep, {DEPTH_MAX} are allowed: ask for what lies deeper by its id"
+            )
         if size.introspection_depth > INTROSPECTION_DEPTH_MAX:
             yield too_complex(
-                f"introspection is nested {size.introspection_depth} deep, {INTROSPECTION_DEPTH_MAX} are allowed"
+                f"introspection is nested {size.introspection_depth} deep, "
+                f"{INTROSPECTION_DEPTH_MAX} are allowed: ask for what lies deeper by its name"
             )
         for count, what, most in (
             (size.aliases, "aliases", ALIASES_MAX),
@@ -128,7 +137,9 @@ class _Measuring:
         ):
             if count > most:
                 shown = "more than a million" if count == _COUNT_MAX else str(count)
-                yield too_complex(f"the operation has {shown} {what} where its fragments are used, {most} are allowed")
+                yield too_complex(
+                    f"the operation has {shown} {what} where its fragments are used, {most} are allowed: split it"
+                )
 
     def _size(self, selections: SelectionSetNode) -> _Size:
         depth = introspection_depth = aliases = fields = width = 0

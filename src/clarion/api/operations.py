@@ -72,7 +72,7 @@ async def answer_graphql(visit: Visit) -> Answer:
     operations, is_array = parse_body(body)
     published = visit.api.source.published
     if published is None:
-        raise Refused(503, Code.INTERNAL, "The API is starting")
+        raise Refused(503, Code.INTERNAL, "the API is starting: try again")
     run = _Run(visit, published, is_array, len(operations))
     prepared, work = await run.prepare(operations)
     excess = _excess(sum((one.cost for one in prepared), NOTHING))
@@ -222,10 +222,10 @@ def parse_body(body: bytes) -> tuple[list[Operation], bool]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, BeforeGraphQL.MALFORMED, "The body is no JSON document in UTF-8") from error
+        raise Refused(400, BeforeGraphQL.MALFORMED, "the body is no JSON document in UTF-8") from error
     if isinstance(content, list):
         if not 1 <= len(content) <= OPERATIONS_MAX:
-            raise Refused(400, BeforeGraphQL.MALFORMED, f"An array must have 1 to {OPERATIONS_MAX} operations")
+            raise Refused(400, BeforeGraphQL.MALFORMED, f"an array must have 1 to {OPERATIONS_MAX} operations")
         return [_operation(entry) for entry in content], True
     return [_operation(content)], False
 
@@ -233,13 +233,13 @@ def parse_body(body: bytes) -> tuple[list[Operation], bool]:
 def _operation(entry: Any) -> Operation:
     if not isinstance(entry, dict):
         raise Refused(
-            400, BeforeGraphQL.MALFORMED, "An operation is a JSON object with `query` and, if needed, `variables`"
+            400, BeforeGraphQL.MALFORMED, "an operation is a JSON object with `query` and, if needed, `variables`"
         )
     query, variables, name = entry.get("query"), entry.get("variables"), entry.get("operationName")
     if not isinstance(query, str):
         raise Refused(400, BeforeGraphQL.MALFORMED, "`query` must be a text")
     if not isinstance(variables, dict | None):
-        raise Refused(400, BeforeGraphQL.MALFORMED, "`variables` must be an object")
+        raise Refused(400, BeforeGraphQL.MALFORMED, "`variables` must be an object, or left out")
     if not isinstance(name, str | None):
-        raise Refused(400, BeforeGraphQL.MALFORMED, "`operationName` must be a text")
+        raise Refused(400, BeforeGraphQL.MALFORMED, "`operationName` must be a text, or left out")
     return Operation(query, variables or {}, name or None)

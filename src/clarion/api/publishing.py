@@ -121,14 +121,14 @@ class Publishing:
         try:
             await self._api.source.refresh()
         except StoreUnavailable:
-            raise Refused(503, Code.INTERNAL, "The database cannot be reached: try again") from None
+            raise Refused(503, Code.INTERNAL, "the database cannot be reached: try again") from None
         return self._names() != before
 
     def _names(self) -> Mapping[str, Resource]:
         """Resources by all names that they go by. Raises Refused (503)."""
         published = self._api.source.published
         if published is None:
-            raise Refused(503, Code.INTERNAL, "The API is starting")
+            raise Refused(503, Code.INTERNAL, "the API is starting: try again")
         if published is not self._published:
             self._published = published
             self._by_name = by_name(published.resources)

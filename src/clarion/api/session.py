@@ -172,7 +172,7 @@ class Session:
         self._require_open()
         if whole.broken:
             # The database would refuse each statement now, and what is taken back need not be reckoned to its end.
-            raise RequestRefused(Code.QUERY_TOO_COMPLEX, "this request was given up before")
+            raise RequestRefused(Code.QUERY_TOO_COMPLEX, "this request was given up before: ask for less at once")
         await whole.connection.execution_options(**{_COUNTED: self._statements})
         try:
             yield whole.connection

@@ -38,6 +38,17 @@ _STEPS: Final = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"{}[]")
 _WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+_EXPECTED: Final = re.compile(r"Expected `(\w+)(?: \| \w+)*`, got `(\w+)`")
+_KINDS: Final = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+"""How the decoder's words for what JSON has are said here."""
 _NAMED: Final = re.compile(r"(unknown field|missing required field) `(.*)`$", re.DOTALL)
 
 
@@ -138,14 +149,14 @@ def read_batch(body: bytes) -> Batch:
         body.decode()
         entries = _BODY.decode(body).changes
     except UnicodeDecodeError as error:
-        raise BatchMalformed(f"The body is no JSON document in UTF-8 (byte {error.start})") from None
+        raise BatchMalformed(f"the body is no JSON document in UTF-8 (byte {error.start})") from None
     except msgspec.ValidationError as error:
         path, message = _explained(error)
-        raise BatchMalformed(f"The body is an object with `changes` alone; {path or 'it'}: {message}") from None
+        raise BatchMalformed(f"the body is an object with `changes` alone; {path or 'it'}: {message}") from None
     except msgspec.DecodeError as error:
-        raise BatchMalformed(f"The body is no JSON document in UTF-8: {error}") from None
+        raise BatchMalformed(f"the body is no JSON document in UTF-8: {error}") from None
     except RecursionError:
-        raise BatchMalformed("The body is nested too deep") from None
+        raise BatchMalformed("the body is nested too deep") from None
     if not 1 <= len(entries) <= CHANGES_MAX:
         raise BatchMalformed(f"`changes` has {len(entries)} entries, 1 to {CHANGES_MAX} are allowed")
     batch = Batch(len(entries))
@@ -198,6 +209,9 @@ def _explained(error: Exception) -> tuple[str, str]:
     place = _PLACE.search(message)
     path = "" if place is None else place[1]
     message = _PLACE.sub("", message)
+    expected = _EXPECTED.fullmatch(message)
+    if expected is not None:
+        return path, f"must be {_KINDS.get(expected[1], expected[1])}, not {_KINDS.get(expected[2], expected[2])}"
     named = _NAMED.search(message)
     if named is None:
         return path, message

@@ -90,7 +90,7 @@ def encode_cursor(sort: Sequence[SortKey], values: Sequence[Any]) -> str:
 
 def decode_cursor(sort: Sequence[SortKey], cursor: str, field: str) -> list[Any]:
     """The sort values in `cursor`. Raises RequestRefused if it is none of ours or of another sort."""
-    refusal = RequestRefused(Code.INVALID_INPUT, "not a cursor of this list in this sort", field)
+    refusal = RequestRefused(Code.INVALID_INPUT, "is no cursor of this list in this sort: begin without one", field)
     try:
         content = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error) as error:

@@ -25,7 +25,9 @@ async def order_cancel(connection: AsyncConnection, principal: Principal, event_
     principal.require(Permission.EVENTS_WRITE)
     event = await _found(connection, principal, event_id)
     if event.status in SETTLED:
-        raise RequestRefused(Code.CONFLICT, f"the webhook event is settled already: {event.status}", "id")
+        raise RequestRefused(
+            Code.CONFLICT, f"the webhook event is settled, as {event.status}: only open ones can be cancelled", "id"
+        )
     await _command(connection, principal, event, "CANCEL")
     await history.record(connection, principal, [history.Entry("CANCEL", OBJECT_TYPE, str(event_id))])
 
@@ -42,7 +44,11 @@ async def order_retry(connection: AsyncConnection, principal: Principal, event_i
     if event.subscription_id == NO_SUBSCRIPTION:
         raise RequestRefused(Code.CONFLICT, "a test is not sent again: ask for another with testWebhookReceiver", "id")
     if event.status not in SETTLED and event.due_at is None:
-        raise RequestRefused(Code.CONFLICT, "the webhook event is open and does not wait for a further attempt", "id")
+        raise RequestRefused(
+            Code.CONFLICT,
+            "the webhook event is open and does not wait for a further attempt: it will be sent by itself",
+            "id",
+        )
     await _check_may_be_sent(connection, principal, event)
     if event.status not in SETTLED:
         await _command(connection, principal, event, "RETRY_NOW")
@@ -87,7 +93,9 @@ async def _check_may_be_sent(connection: AsyncConnection, principal: Principal, 
             raise RequestRefused(Code.CONFLICT, f"the webhook event's {what} was deleted", "id")
         if not has_right(live.rights, event.resource):
             raise RequestRefused(
-                Code.CONFLICT, f"the webhook event's receiver has no right to {event.resource} any more", "id"
+                Code.CONFLICT,
+                f"the webhook event's receiver has no right to {event.resource} any more: give it one with updateWebhookReceiver",
+                "id",
             )
 
 

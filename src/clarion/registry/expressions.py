@@ -31,7 +31,7 @@ async def shape_of(connection: AsyncConnection, resource: str, action: str) -> S
         )
     ).one_or_none()
     if row is None:
-        raise refused("there is no such resource any more", "input.resource")
+        raise refused("there is no such resource any more: choose another", "input.resource")
     if row.table_name is None:
         members = None if row.json_schema is None else members_of(row.json_schema)
         return Shape(resource, action, None if members is None else dict.fromkeys(members, ValueKind.ANY))

@@ -60,7 +60,7 @@ def check_headers(drafts: Sequence[HeaderDraft]) -> tuple[HeaderDraft, ...]:
         check_key(draft.key, f"input.headers.{index}.key")
         check_value(draft.value, f"input.headers.{index}.value")
         if any(draft.key.lower() == other.key.lower() for other in drafts[:index]):
-            raise refused("is there twice; header names do not differ by case", f"input.headers.{index}.key")
+            raise refused("is there twice (names do not differ by case): leave one out", f"input.headers.{index}.key")
     refusal = headers_refusal([(draft.key, draft.value) for draft in drafts])
     if refusal is not None:
         raise refused(refusal, "input.headers")
@@ -261,7 +261,9 @@ async def _check_beside_others(
     )
     lengths = [(row.key, row.value_length) for row in others]
     if any(key.lower() == draft.key.lower() for key, _length in lengths):
-        raise refused("the receiver has a header of this name; names do not differ by case", "input.key")
+        raise refused(
+            "the receiver has a header of this name (names do not differ by case): update that one", "input.key"
+        )
     # Values of the same lengths stand for those that are sealed.
     refusal = headers_refusal([(key, "x" * length) for key, length in lengths] + [(draft.key, "x" * value_length)])
     if refusal is not None:

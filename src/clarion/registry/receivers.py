@@ -298,7 +298,9 @@ async def rotate_secret(
         _log.error("receiver %s: %s", receiver_id, error)
     else:
         if former == secret.encode():
-            raise refused("is the receiver's secret already", "input.sharedSecret")
+            raise refused(
+                "is the receiver's secret already: leave it out for a new one, or send another", "input.sharedSecret"
+            )
         if overlap_seconds:
             binding = previous_secret_binding(principal.organisation_id, receiver_id)
             values["previous_secret_sealed"] = sealer.seal(former, binding)

@@ -93,7 +93,7 @@ async def register_resource(connection: AsyncConnection, principal: Principal, g
             raise refused("must differ from the name, or be left out", "input.singular")
     count = await connection.scalar(select(func.count()).select_from(tables.resources))
     if (count or 0) >= RESOURCES_MAX:
-        raise refused(f"there are {count} resources, {RESOURCES_MAX} are allowed", "input")
+        raise refused(f"there are {count} resources, {RESOURCES_MAX} are allowed: unregister one first", "input")
     values["description"] = values.get("description") or DEFAULT_DESCRIPTION
     by = {"created_by_id": principal.client_id, "updated_by_id": principal.client_id}
     row = await connection.execute(insert(tables.resources).values(key_columns=[], **values, **by).returning(*_COLUMNS))

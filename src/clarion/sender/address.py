@@ -104,7 +104,7 @@ class UriRefused(RequestRefused):
 class AddressNotAllowed(RequestRefused):
     """Anything about a destination's address: one text for all, since a precise one would map our network."""
 
-    TEXT = "this destination is not allowed"
+    TEXT = "this destination is not allowed: only public addresses are, and those that an egress rule opens"
 
     def __init__(self, field: str | None = "input.webhookUri") -> None:
         super().__init__(Code.ADDRESS_NOT_ALLOWED, self.TEXT, field)

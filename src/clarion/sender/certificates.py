@@ -79,15 +79,15 @@ def describe(pem: str) -> ClientCertificate:
 
 def _certificates(pem: str) -> list[x509.Certificate]:
     if len(pem) > PEM_LENGTH_MAX:
-        raise CertificateRefused(f"at most {PEM_LENGTH_MAX} characters")
+        raise CertificateRefused(f"must have at most {PEM_LENGTH_MAX} characters")
     if "PRIVATE KEY" in pem:
-        raise CertificateRefused("a private key does not belong here")
+        raise CertificateRefused("must have certificates only: a private key belongs into clientPrivateKey")
     try:
         found = x509.load_pem_x509_certificates(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm, UnicodeEncodeError):
         raise CertificateRefused("is not in PEM: -----BEGIN CERTIFICATE----- and base64") from None
     if len(found) > CERTIFICATES_MAX:
-        raise CertificateRefused(f"at most {CERTIFICATES_MAX} certificates")
+        raise CertificateRefused(f"must have at most {CERTIFICATES_MAX} certificates")
     return found
 
 
