@@ -119,11 +119,12 @@ HOSTILE_VARIABLES: dict[str, Any] = {
 @pytest.mark.parametrize("kind", HOSTILE_VARIABLES)
 def test_variables_full_of_errors_are_refused_in_a_moment(kind: str, administrator: Caller) -> None:
     query = "query($f: WebhookSubscriptionsInputFilters) { webhookSubscriptions(filters: $f) { edges { cursor } } }"
-    began = time.monotonic()
+    # The API's own work, which is done in this process: a busy machine lets both wait.
+    began = time.process_time()
     answer = administrator.post({"query": query, "variables": HOSTILE_VARIABLES[kind]})
     assert {error["extensions"]["code"] for error in answer.body["errors"]} <= {"INVALID_INPUT", "QUERY_TOO_COMPLEX"}
     assert len(answer.body["errors"]) <= 5
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @given(st.text(alphabet='ab1 "\\\n#{}()[]:.,$@!-e\ufeff\u00e9', max_size=60))

@@ -111,7 +111,9 @@ class Visit:
                         raise too_large
         except TimeoutError:
             raise Refused(
-                408, BeforeGraphQL.MALFORMED, f"The body did not come within {BODY_SECONDS_MAX} seconds"
+                408,
+                BeforeGraphQL.MALFORMED,
+                f"the body did not come within {BODY_SECONDS_MAX} seconds: send less at once",
             ) from None
         return bytes(body)
 
