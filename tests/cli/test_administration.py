@@ -106,12 +106,16 @@ def test_a_resource_is_registered_changed_and_removed(operator: Operator, tmp_pa
     assert "no resource has the id or name PARCELS" in operator.refused("resources", "show", "PARCELS")
 
 
-def test_changes_keep_all_digits(operator: Operator) -> None:
+def test_changes_keep_all_digits_and_show_the_events_that_they_made(operator: Operator) -> None:
+    receiver_id = operator.deployment.register(name="counting", active=False)
+    operator.deployment.subscribe(receiver_id, actions=["CREATE"])
     ((item,),) = operator.deployment.rows("INSERT INTO items (note) VALUES ('counted') RETURNING id::text")
     operator.deployment.wait_for_row("SELECT FROM clarion.ledger WHERE object_id = %s", item)
     (listed,) = operator.ask("changes", "list", "--resource", "items", "--object", item, "--from", "2020-01-01")
     shown = operator.ask("changes", "show", listed["id"])
     assert (shown["data"]["note"], shown["action"]) == ("counted", "CREATE")
+    people = operator.done("changes", "show", listed["id"])
+    assert re.search(rf"^events +\d+ HELD to {receiver_id} counting$", people, re.MULTILINE), people
     assert f"ITEMS CREATE {item}" in operator.done("changes", "list", "--resource", "ITEMS")
     assert operator.ask("changes", "list", "--until", "2020-01-01") == []
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 _FIELDS: Final = "id changeId resource action objectId occurredAt recordedAt actor { id name } correlationId"
 _LIST: Final = remote.list_document("changes", "ChangesInputFilters", _FIELDS, "CHANGE_ID_DESC")
-_SHOW: Final = f"query Show($id: ID!) {{ change(id: $id) {{ {_FIELDS} link changed data previous dataOmitted }} }}"
+_SHOW: Final = f"""
+query Show($id: ID!) {{
+  change(id: $id) {{
+    {_FIELDS} link changed data previous dataOmitted events(first: 100) {{ id status receiver {{ id name }} }}
+  }}
+}}"""
 
 
 @click.group
@@ -53,5 +58,12 @@ def list_(api: GraphQL, limit: int, since: Any, until: Any, *, as_json: bool, **
 @remote.json_option
 @remote.over_the_api
 def show(api: GraphQL, change_id: str, *, as_json: bool) -> None:
-    """Show the change at the ledger's position ID, with the object before and after."""
-    remote.print_details(api.run(_SHOW, id=change_id)["change"], as_json=as_json)
+    """Show the change at the ledger's position ID: the object before and after, and the events that it made."""
+    found = api.run(_SHOW, id=change_id)["change"]
+    if not as_json:
+        made = [
+            f"{one['id']} {one['status']} to {one['receiver']['id']} {one['receiver']['name']}"
+            for one in found["events"]
+        ]
+        found = found | {"events": made}
+    remote.print_details(found, as_json=as_json)
