@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from harness.capturing import Connection
 
 pytestmark = pytest.mark.data_path
 
-WHO = f"postgres ({getpass.getuser()})"
+WHO = f"postgres ({pwd.getpwuid(os.getuid()).pw_name})"
 PARTS = {
     "name": "PARTS",
     "singular": None,
@@ -54,7 +55,10 @@ def news(connection: Connection, kind: str = "Resource") -> list[tuple[Any, ...]
     ).fetchall()
 
 
-def test_attach_and_detach_tell_what_was_captured_and_what_is(parts: Connection) -> None:
+def test_attach_and_detach_tell_what_was_captured_and_what_is(
+    parts: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody else")
     attach(parts, [Attachment("PARTS", "parts")])
     assert news(parts) == [(WHO, "CREATE", None, PARTS)]
     attach(parts, [Attachment("PARTS", "parts")])
