@@ -60,6 +60,7 @@ EMPTIED = (
         "evaluation_errors",
         "subscription_counters",
         "headers",
+        "subscription_resources",
         "subscriptions",
     ),
     *("receivers", "api_keys", "clients", "ledger", "outbox", "commands", "intake"),

@@ -125,6 +125,9 @@ def trail(integrator: Caller) -> Caller:
         )
         first = add_subscription(connection, organisation_id, 1)
         second = add_subscription(connection, organisation_id, 2, "ISSUES")
+        # Both once listened for UPDATE.
+        connection.execute("UPDATE clarion.subscriptions SET action = 'UPDATE'")
+        connection.execute("UPDATE clarion.subscriptions SET action = 'CREATE'")
         for position in range(1, 9):
             add_change(
                 connection,

@@ -20,7 +20,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 async def most_read(
     connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
 ) -> int:
-    """The most rows that a node of the plan of `read`'s one statement read, those it threw away included."""
+    """The most rows that a node of the plan of any of `read`'s statements read, those it threw away included."""
     executed: list[tuple[str, Any]] = []
 
     def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -32,14 +32,16 @@ async def most_read(
         await read()
     finally:
         sqlalchemy.event.remove(sync_engine, "before_cursor_execute", keep)
-    ((statement, parameters),) = executed
     explaining = await asyncpg.connect(database.url)
     try:
-        text = await explaining.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+        texts = [
+            await explaining.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+            for statement, parameters in executed
+        ]
     finally:
         await explaining.close()
-    (explained,) = json.loads(text)
     return max(
         int(node["Actual Loops"]) * int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-        for node in nodes(explained["Plan"])
+        for text in texts
+        for node in nodes(json.loads(text)[0]["Plan"])
     )

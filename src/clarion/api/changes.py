@@ -38,9 +38,9 @@ class BigIntFilter:
 
 
 @strawberry.input(
-    description="All that are given must hold. By `changeId` and `recordedAt` changes are found at once. Whatever else is given, a "
-    "page looks through 20,000 changes and may have fewer than `first`, or none: go on from `pageInfo.endCursor` as long as "
-    "`hasNextPage` is true."
+    description="All that are given must hold. By `changeId` and `recordedAt` changes are found at once. By `objectId`, "
+    "`correlationId` or `resource`, with `eq` or `in`, a page looks through 1,000,000 changes, by anything else through 20,000, and "
+    "may have fewer than `first`, or none: go on from `pageInfo.endCursor` as long as `hasNextPage` is true."
 )
 class ChangesInputFilters:
     change_id: BigIntFilter | None = strawberry.field(

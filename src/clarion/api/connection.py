@@ -36,7 +36,10 @@ class PageInfo:
     count: int = strawberry.field(description="How many objects this page has.")
     counting: strawberry.Private[Callable[[AsyncConnection], Awaitable[int]]]
 
-    @described.field("How many objects the whole filtered list has.")
+    @described.field(
+        "How many objects the whole filtered list has. They are counted one by one: for some millions it is refused as "
+        "`QUERY_TOO_COMPLEX`, since the count takes more than 3 seconds. The number of all changes is known without counting."
+    )
     async def total_count(self, info: Info) -> int:
         async with info.context.session.reading() as connection:
             return await self.counting(connection)

@@ -15,8 +15,9 @@ from clarion.core.errors import RequestRefused
 from clarion.core.ids import NO_SUBSCRIPTION, TESTS, EventId, ReceiverId
 from clarion.database.filters import Condition, Operator
 from clarion.database.page import page_request
+from clarion.records.event_list import list_events
 from clarion.records.orders import order_cancel
-from clarion.records.trail import SETTLED, Event, list_events
+from clarion.records.trail import SETTLED, Event
 from clarion.registry.test_sends import ask_for_test
 
 _LOOK_EVERY_S = 0.05

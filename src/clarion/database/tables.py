@@ -249,6 +249,15 @@ subscriptions = Table(
     _moment("deleted", nullable=True),
 )
 
+subscription_resources = Table(
+    "subscription_resources",
+    metadata,
+    Column("organisation_id", BigInteger, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("action", Text, primary_key=True),
+    Column("subscription_id", BigInteger, primary_key=True),
+)
+
 signing_keys = Table(
     "signing_keys",
     metadata,

@@ -33,7 +33,7 @@ SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
 
 -- name: load_commands
 -- Orders to the owner of these shards with the rows of their events, null where an event is not open any more.
--- In: shards, ids of the orders already taken. Index: queue_of_event.
+-- In: shards, ids of the orders already taken. Index: queue_of_organisation.
 SELECT c.id AS command_id, c.kind, {event}
 FROM clarion.commands c
 LEFT JOIN clarion.queue q ON q.event_id = c.event_id AND q.organisation_id = c.organisation_id

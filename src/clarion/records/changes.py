@@ -1,9 +1,10 @@
 """The ledger as it is read: an organisation's changes by their number, and what each changed.
 
-The only index that the ledger has beside its position is by organisation and number: each further one would be paid for by
-every change that is routed. So a list that is filtered by anything else looks through SEARCHED_MAX changes and says where
-it stopped: a page then has fewer changes than asked for, or none, and says that there are more. Moments need no search:
-they grow with the numbers.
+By organisation and number the ledger has an index of all changes; each further one would be paid for by every change that is
+routed. By object, correlation and resource it has one of stretches of 64 pages, which costs next to nothing: a search looks only
+into those where there may be something. So a list that is filtered by one of these looks through INDEXED_MAX changes, by anything
+else through SEARCHED_MAX, and says where it stopped: a page then has fewer changes than asked for, or none, and says that there
+are more. Moments need no search: they grow with the numbers.
 """
 
 from __future__ import annotations
@@ -34,10 +35,16 @@ from clarion.core.ids import OrganisationId, ResourceName
 from clarion.database import tables
 from clarion.database.filters import Condition, Operator, where
 from clarion.database.page import Page, PageRequest, SortKey, decode_cursor, encode_cursor, number, page_of
+from clarion.database.plans import for_these_values
 from clarion.ledger.change import ACTION_NAMES
 
 SEARCHED_MAX = 20_000
 """How many changes a page of a filtered list looks through."""
+
+INDEXED_MAX = 1_000_000
+"""How many it looks through with the help of an index."""
+
+_INDEXED = frozenset({"object_id", "correlation_id", "resource"})
 
 CONTENT_BYTES_MAX = 256 * 1024
 """How long the old and the new row of a change may be together to be shown: as long as a receiver's body may be."""
@@ -97,14 +104,20 @@ async def list_changes(
             span = span.below(change_id) if is_upper else span.above(change_id)
     backwards = request.last is not None
     downwards = newest_first != backwards
-    searched = span.part(downwards=downwards) if _is_search(principal, conditions) else span
+    searched = span
+    within: list[ColumnElement[bool]] = []
+    if _is_search(principal, conditions):
+        is_indexed = _is_indexed(principal, conditions)
+        searched = span.part(INDEXED_MAX if is_indexed else SEARCHED_MAX, downwards=downwards)
+        if is_indexed and not searched.is_empty:
+            within = [await _between_positions(connection, principal, searched)]
     if searched.is_empty:
         rows: Sequence[Row[Any]] = ()
     else:
         column = tables.ledger.c.change_id
         statement = (
             _select(principal, conditions)
-            .where(column.between(searched.lowest, searched.highest))
+            .where(column.between(searched.lowest, searched.highest), *within)
             .order_by(column.desc() if downwards else column.asc())
             .limit(request.size + 1)
         )
@@ -119,13 +132,22 @@ async def list_changes(
 
 
 async def count_changes(connection: AsyncConnection, principal: Principal, conditions: Sequence[Condition]) -> int:
-    """How many changes the whole filtered list has. Reads them all: asked for only where a caller wants it."""
+    """How many changes the whole filtered list has. Reads them all where it is a search or of moments."""
     span = await _span(connection, principal, conditions)
+    is_search = _is_search(principal, conditions)
+    if span.is_empty:
+        return 0
+    if not is_search and all(
+        one.operator in {Operator.GTE, Operator.LT} and one.column == "change_id" for one in conditions
+    ):
+        return span.highest - span.lowest + 1  # numbers have no gaps
     column = tables.ledger.c.change_id
+    # It is true of all, and has the planner use the index of stretches, whose rows lie in the order of positions.
+    within = [tables.ledger.c.position > 0] if is_search and _is_indexed(principal, conditions) else []
     counted = (
         select(func.count())
         .select_from(tables.ledger)
-        .where(*_wanted(principal, conditions), column.between(span.lowest, span.highest))
+        .where(*_wanted(principal, conditions), column.between(span.lowest, span.highest), *within)
     )
     return int(await connection.scalar(counted) or 0)
 
@@ -196,11 +218,11 @@ class _Span:
     def above(self, change_id: int) -> _Span:
         return _Span(max(self.lowest, change_id + 1), self.highest)
 
-    def part(self, *, downwards: bool) -> _Span:
-        """The SEARCHED_MAX of it that come first."""
+    def part(self, count_max: int, *, downwards: bool) -> _Span:
+        """So many of it at most, those that come first."""
         if downwards:
-            return _Span(max(self.lowest, self.highest - SEARCHED_MAX + 1), self.highest)
-        return _Span(self.lowest, min(self.highest, self.lowest + SEARCHED_MAX - 1))
+            return _Span(max(self.lowest, self.highest - count_max + 1), self.highest)
+        return _Span(self.lowest, min(self.highest, self.lowest + count_max - 1))
 
 
 async def _span(connection: AsyncConnection, principal: Principal, conditions: Sequence[Condition]) -> _Span:
@@ -214,7 +236,7 @@ async def _span(connection: AsyncConnection, principal: Principal, conditions: S
     moments = [one for one in conditions if one.column == "recorded_at"]
     since = [one.values[0] - _CLOCK_STEPS for one in moments if one.operator is Operator.GTE]
     until = [one.values[0] + _CLOCK_STEPS for one in moments if one.operator is Operator.LT]
-    columns: list[Any] = [ends[0].label("lowest"), ends[1].label("highest")]
+    columns: list[Any] = [ends[0].label("lowest"), ends[1].label("highest"), for_these_values()]
     if since:
         columns.append(_first_since(own, ends, max(since)).label("since"))
     if until:
@@ -273,6 +295,28 @@ def _is_search(principal: Principal, conditions: Sequence[Condition]) -> bool:
         return False
     others = [one for one in conditions if one.column not in {"change_id", "recorded_at"}]
     return bool(others) or principal.readable_resources is not None
+
+
+def _is_indexed(principal: Principal, conditions: Sequence[Condition]) -> bool:
+    """Whether the index of stretches can say where there is nothing to be found."""
+    return principal.readable_resources is not None or any(
+        one.column in _INDEXED and one.operator in {Operator.EQ, Operator.IN} for one in conditions
+    )
+
+
+async def _between_positions(connection: AsyncConnection, principal: Principal, span: _Span) -> ColumnElement[bool]:
+    """That a change stands between the positions of the span's ends."""
+    ledger = tables.ledger.c
+    own = ledger.organisation_id == principal.organisation_id
+    ends = [
+        select(ledger.position).where(own, within).order_by(order).limit(1).scalar_subquery()
+        for within, order in (
+            (ledger.change_id >= span.lowest, ledger.change_id.asc()),
+            (ledger.change_id <= span.highest, ledger.change_id.desc()),
+        )
+    ]
+    lowest, highest = (await connection.execute(select(*ends))).one()
+    return ledger.position.between(lowest, highest)
 
 
 def _select(principal: Principal, conditions: Sequence[Condition]) -> Select[Any]:

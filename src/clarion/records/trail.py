@@ -18,11 +18,10 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     DateTime,
+    FromClause,
     Row,
     Select,
-    Table,
     Text,
-    and_,
     any_,
     case,
     cast,
@@ -41,8 +40,6 @@ from clarion.access.objects import by_parent
 from clarion.access.principal import Principal
 from clarion.core.ids import NO_SUBSCRIPTION, EventId, OrganisationId, ReceiverId, ResourceName, SubscriptionId
 from clarion.database import tables
-from clarion.database.filters import Condition, matches, where
-from clarion.database.page import Page, PageRequest, SortKey, limited, number, page_of
 from clarion.ledger.change import ACTION_NAMES
 
 
@@ -57,7 +54,7 @@ class EventStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-_OPEN = (EventStatus.PENDING, EventStatus.HELD)
+OPEN = (EventStatus.PENDING, EventStatus.HELD)
 SETTLED = (EventStatus.DELIVERED, EventStatus.FAILED, EventStatus.EXPIRED, EventStatus.CANCELLED)
 
 
@@ -102,45 +99,10 @@ class Attempt:
     peer_address: str | None
 
 
-async def list_events(
-    connection: AsyncConnection,
-    principal: Principal,
-    conditions: Sequence[Condition],
-    request: PageRequest,
-    *,
-    newest_first: bool = True,
-) -> Page[Event]:
-    """One page of the events that the client may see, by event id.
-
-    Conditions are on `status`, `receiver_id`, `subscription_id`, `resource`, `action` and `object_id`.
-    """
-    halves = [
-        limited(half.statement, _by_id(half.id, newest_first=newest_first), request)
-        for half in _halves(principal, conditions)
-    ]
-    if not halves:
-        return Page((), has_next=False, has_previous=False)
-    both = union_all(*(half.subquery().select() for half in halves)).subquery("both")
-    sort = _by_id(both.c.id, newest_first=newest_first)
-    backwards = request.last is not None
-    order = both.c.id.asc() if newest_first == backwards else both.c.id.desc()
-    found = await connection.execute(select(both).order_by(order).limit(request.size + 1))
-    return page_of([_event(row) for row in found], sort, request, lambda event: [event.id])
-
-
-async def count_events(connection: AsyncConnection, principal: Principal, conditions: Sequence[Condition]) -> int:
-    """How many events the whole filtered list has. Reads them all: asked for only where a caller wants it."""
-    total = 0
-    for half in _halves(principal, conditions):
-        total += int(await connection.scalar(select(func.count()).select_from(half.statement.subquery())) or 0)
-    return total
-
-
 async def events_by_ids(connection: AsyncConnection, principal: Principal, ids: Collection[int]) -> dict[int, Event]:
     """Those of the events that the client may see that have these ids."""
-    halves = [half.statement.where(half.id.in_(ids)) for half in _halves(principal, ())]
-    found = await connection.execute(union_all(*halves))
-    return {row.id: _event(row) for row in found}
+    found = await connection.execute(union_all(*(half.statement.where(half.id.in_(ids)) for half in halves(principal))))
+    return {row.id: event_of(row) for row in found}
 
 
 async def events_of_subscriptions(
@@ -154,9 +116,11 @@ async def events_of_subscriptions(
         .subquery("parents")
     )
     branches = []
-    for half in _halves(principal, ()):
+    for half in halves(principal):
         newest = (
-            half.statement.where(half.subscription_id == parents.c.id, half.receiver_id == parents.c.receiver_id)
+            half.statement.where(
+                half.table.c.subscription_id == parents.c.id, half.table.c.receiver_id == parents.c.receiver_id
+            )
             .order_by(half.id.desc())
             .limit(first)
             .lateral()
@@ -164,7 +128,7 @@ async def events_of_subscriptions(
         branches.append(select(newest).select_from(parents.join(newest, true())))
     found: dict[int, list[Event]] = {}
     for row in await connection.execute(union_all(*branches)):
-        found.setdefault(row.subscription_id, []).append(_event(row))
+        found.setdefault(row.subscription_id, []).append(event_of(row))
     return {
         subscription_id: sorted(events, key=lambda event: event.id, reverse=True)[:first]
         for subscription_id, events in found.items()
@@ -189,7 +153,7 @@ async def events_of_changes(
         .subquery("parents")
     )
     branches = []
-    for half in _halves(principal, ()):
+    for half in halves(principal):
         made = (
             half.statement.where(
                 half.id >= parents.c.first_event_id,
@@ -203,7 +167,7 @@ async def events_of_changes(
         branches.append(select(made).select_from(parents.join(made, true())))
     found: dict[int, list[Event]] = {}
     for row in await connection.execute(union_all(*branches)):
-        found.setdefault(row.position, []).append(_event(row))
+        found.setdefault(row.position, []).append(event_of(row))
     return {position: sorted(events, key=lambda event: event.id)[:first] for position, events in found.items()}
 
 
@@ -227,36 +191,28 @@ async def attempts_of_events(
 
 
 @dataclass(frozen=True, slots=True)
-class _Half:
-    """Open or settled events: a statement with the same columns for both, and the columns to look rows up by."""
+class Half:
+    """Open or settled events: a statement with the same columns for both, and the rows that it is of."""
 
     statement: Select[Any]
-    id: ColumnElement[Any]
-    subscription_id: ColumnElement[Any]
-    receiver_id: ColumnElement[Any]
+    table: FromClause
+
+    @property
+    def id(self) -> ColumnElement[Any]:
+        return self.table.c.event_id
 
 
-def _halves(principal: Principal, conditions: Sequence[Condition]) -> list[_Half]:
-    """The halves in which events with these conditions can be, without what the client may not see.
-
-    Whatever is read of events is read from here, so this is the one place that knows.
-    """
-    on_status = [condition for condition in conditions if condition.column == "status"]
-    others = [condition for condition in conditions if condition.column != "status"]
-
-    def wanted(statuses: Sequence[EventStatus]) -> list[EventStatus]:
-        return [status for status in statuses if all(matches(condition, status) for condition in on_status)]
-
-    halves = []
-    if statuses := wanted(_OPEN):
-        halves.append(_open_half(principal, others, statuses))
-    if statuses := wanted(SETTLED):
-        halves.append(_settled_half(principal, others, statuses))
-    return halves
+def halves(principal: Principal) -> tuple[Half, Half]:
+    """All open and all settled events that the client may see."""
+    return open_half(principal, tables.queue), settled_half(principal, tables.events)
 
 
-def _open_half(principal: Principal, conditions: Sequence[Condition], statuses: Sequence[EventStatus]) -> _Half:
-    queue, ledger, receivers = tables.queue, tables.ledger, tables.receivers
+# Whatever is shown of events is read through these two, so they are the one place that knows who may see what.
+
+
+def open_half(principal: Principal, queue: FromClause) -> Half:
+    """Those of the rows of the queue that the client may see."""
+    ledger, receivers = tables.ledger, tables.receivers
     statement = (
         select(
             queue.c.event_id.label("id"),
@@ -272,17 +228,14 @@ def _open_half(principal: Principal, conditions: Sequence[Condition], statuses: 
         )
         .join(ledger, ledger.c.position == queue.c.position)
         .join(receivers, receivers.c.id == queue.c.receiver_id)
-        .where(*_visible(queue, principal), *where(_condition_columns(queue), conditions))
+        .where(*visible(queue, principal))
     )
-    if len(statuses) == 1:
-        statement = statement.where(receivers.c.active if statuses[0] is EventStatus.PENDING else ~receivers.c.active)
-    return _Half(statement, queue.c.event_id, queue.c.subscription_id, queue.c.receiver_id)
+    return Half(statement, queue)
 
 
-def _settled_half(principal: Principal, conditions: Sequence[Condition], statuses: Sequence[EventStatus]) -> _Half:
-    events, ledger = tables.events, tables.ledger
-    later = tables.events.alias("later")
-    again = tables.queue.alias("again")
+def settled_half(principal: Principal, events: FromClause) -> Half:
+    """Those of the rows of the settled events that the client may see, without rounds that another one followed."""
+    ledger = tables.ledger
     statement = (
         select(
             events.c.event_id.label("id"),
@@ -297,21 +250,24 @@ def _settled_half(principal: Principal, conditions: Sequence[Condition], statuse
             *_change_columns(),
         )
         .join(ledger, ledger.c.position == events.c.position)
-        .where(
-            *_visible(events, principal),
-            *where(_condition_columns(events), conditions),
-            ~select(later.c.event_id)
-            .where(and_(later.c.event_id == events.c.event_id, later.c.round > events.c.round))
-            .exists(),
-            ~select(again.c.event_id).where(again.c.event_id == events.c.event_id).exists(),
-        )
+        .where(*visible(events, principal), *is_latest(events))
     )
-    if len(statuses) < len(SETTLED):
-        statement = statement.where(events.c.status.in_([status.value for status in statuses]))
-    return _Half(statement, events.c.event_id, events.c.subscription_id, events.c.receiver_id)
+    return Half(statement, events)
 
 
-def _visible(half: Table, principal: Principal) -> list[ColumnElement[bool]]:
+def is_latest(events: FromClause) -> list[ColumnElement[bool]]:
+    """Of settled events: that they were not sent again since. Few are, and those that are have indexes of their own."""
+    later = tables.events.alias("later")
+    again = tables.queue.alias("again")
+    return [
+        ~select(later.c.event_id)
+        .where(later.c.event_id == events.c.event_id, later.c.round > events.c.round, later.c.round > 0)
+        .exists(),
+        ~select(again.c.event_id).where(again.c.event_id == events.c.event_id, again.c.round > 0).exists(),
+    ]
+
+
+def visible(half: FromClause, principal: Principal) -> list[ColumnElement[bool]]:
     """The organisation's rows, of resources that the client may read; and tests, which are of no resource of the application."""
     own = half.c.organisation_id == principal.organisation_id
     if principal.readable_resources is None:
@@ -332,25 +288,11 @@ def _change_columns() -> list[ColumnElement[Any]]:
     ]
 
 
-def _condition_columns(half: Any) -> dict[str, ColumnElement[Any]]:
-    ledger = tables.ledger.c
-    return {
-        "receiver_id": half.c.receiver_id,
-        "subscription_id": half.c.subscription_id,
-        "resource": ledger.resource,
-        "action": case(ACTION_NAMES, value=cast(ledger.action, Text)),
-        "object_id": ledger.object_id,
-    }
-
-
-def _by_id(column: ColumnElement[Any], *, newest_first: bool) -> list[SortKey]:
-    return [SortKey("id", column, newest_first, number)]
-
-
 _ATTEMPT_COLUMNS = tuple(tables.attempts.c[field.name] for field in dataclass_fields(Attempt))
 
 
-def _event(row: Row[Any]) -> Event:
+def event_of(row: Row[Any]) -> Event:
+    """The event in a row of `halves`."""
     return Event(
         EventId(row.id),
         row.round,

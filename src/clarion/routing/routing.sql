@@ -144,7 +144,7 @@ FROM verdict WHERE nothing = 0;
 -- Retries that were asked for, whole or not at all: takes the requests and queues the next round of each settled event,
 -- with the hash of what was sent before. A request whose event is open or was sent again since has nothing left to do.
 -- Apart from `batch`, which then costs nothing for it. In: the three counters as last written, limit, number of shards.
--- Out: the last queue id. Raises CL001 if a counter moved. Index: events' partitions by event id, queue_of_event.
+-- Out: the last queue id. Raises CL001 if a counter moved. Index: events' partitions by event id, queue_of_organisation.
 WITH asked AS (
     SELECT id, $3::bigint + row_number() OVER (ORDER BY id) AS queue_id
     FROM (SELECT id FROM clarion.intake WHERE kind = 'RETRY' ORDER BY id LIMIT $4) AS lowest
@@ -164,7 +164,7 @@ WITH asked AS (
            a.queue_id, (e.receiver_id % $5)::smallint, e.render_version, e.fields, e.body, e.body_sha256
     FROM admitted a
     JOIN clarion.events e ON e.event_id = a.event_id AND e.round = a.round AND e.organisation_id = a.organisation_id
-    WHERE NOT EXISTS (SELECT FROM clarion.queue q WHERE q.event_id = e.event_id)
+    WHERE NOT EXISTS (SELECT FROM clarion.queue q WHERE q.organisation_id = e.organisation_id AND q.event_id = e.event_id)
       AND NOT EXISTS (SELECT FROM clarion.events later WHERE later.event_id = e.event_id AND later.round > e.round)
     ORDER BY e.event_id, a.queue_id
 )
