@@ -8,7 +8,7 @@ byte. A new type, argument or mutation is attacked without anybody having though
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,20 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A document with a place for an id; `where` names the argument that it is in."""
+    """A document with a place for an id; `where` names the argument that it is in, `prefix` what comes before the id."""
 
     where: str
     document: str
+    prefix: str = ""
 
-    def with_id(self, value: str) -> str:
-        return self.document.replace(_PLACE, value.replace("\\", "\\\\").replace('"', '\\"'))
+    def with_id(self, value: str) -> dict[str, object]:
+        """The operation with the id in a variable: the server reads the document once for all ids."""
+        document = self.document.replace(" {", "($place: ID!) {", 1).replace(f'"{self.prefix}{_PLACE}"', "$place")
+        return {"query": document, "variables": {"place": self.prefix + value}}
+
+    def written(self, value: str) -> dict[str, object]:
+        """The operation with the id written into the document."""
+        return {"query": self.document.replace(_PLACE, value.replace("\\", "\\\\").replace('"', '\\"'))}
 
 
 def schema_of(caller: Caller) -> GraphQLSchema:
@@ -74,7 +81,7 @@ def attacks(schema: GraphQLSchema, etag: str) -> Iterator[Attack]:
                 for prefix, chosen in selections(schema, field.type):
                     arguments = writer.arguments(field, path).replace(_PLACE, prefix + _PLACE)
                     where = f"{kind} {name}({'.'.join(path)}{': ' if prefix else ''}{prefix})"
-                    yield Attack(where, f"{kind} {{ attacked: {name}({arguments}) {chosen} }}")
+                    yield Attack(where, f"{kind} {{ attacked: {name}({arguments}) {chosen} }}", prefix)
 
 
 def lists(schema: GraphQLSchema) -> dict[str, GraphQLField]:
@@ -95,7 +102,7 @@ def spellings(key: str) -> Iterator[str]:
     yield key
     yield from (f" {key}", f"{key} ", f"0{key}", f"+{key}", f"{key}.0", f"{key}e0", f"{int(key):#x}", f"-{key}")
     yield "".join(chr(ord("0") + 0xFEE0 + int(digit)) for digit in key)
-    yield f"{key}\\u0000"
+    yield f"{key}\0"
     yield base64.b64encode(key.encode()).decode()
     yield from (f"{key} OR 1=1", f"{key}'--", f"[{key}]", f"{key},1")
 
@@ -209,20 +216,30 @@ class Border:
     etags: Mapping[str, str]
     own_receiver: str
 
-    def differences(self, attack: Attack) -> Iterator[tuple[str, str, str]]:
-        """What the attacker can tell of the victim's ids, type by type: the place, one answer, the other."""
+    def likely(self, attack: Attack) -> list[str]:
+        """The types that the place is named after, whose ids could be found there; all types where it is named after none."""
+        where = attack.where.lower()
+        named = [name for name in self.victims if name.removeprefix("Webhook").removeprefix("Api").lower() in where]
+        return named or list(self.victims)
+
+    def differences(
+        self, attack: Attack, types: Collection[str], ask: Callable[[Attack, str], object] = Attack.with_id
+    ) -> Iterator[tuple[str, str, str]]:
+        """What the attacker can tell of the victim's ids of these types: the place, one answer, the other."""
         nobody = next(iter(self.absent.values()))
-        absent = normal(self.attacker(attack.with_id(nobody)), nobody)
-        for type_name, key in self.victims.items():
-            foreign = normal(self.attacker(attack.with_id(key)), key)
+        absent = normal(self.attacker.post(ask(attack, nobody)), nobody)
+        for type_name in types:
+            key = self.victims[type_name]
+            foreign = normal(self.attacker.post(ask(attack, key)), key)
             if foreign != absent or CANARY in foreign:
                 yield f"{attack.where} with the id of a {type_name}", foreign, absent
 
     def found(self, attack: Attack, owner: Caller) -> bool:
-        """Whether the attack tells one of the victim's objects from an absent one when its owner asks: it can succeed."""
+        """Whether the attack tells one of the victim's likely objects from an absent one when its owner asks: it can succeed."""
         nobody = next(iter(self.absent.values()))
-        absent = normal(owner(attack.with_id(nobody)), nobody)
-        return any(normal(owner(attack.with_id(key)), key) != absent for key in self.victims.values())
+        absent = normal(owner.post(attack.with_id(nobody)), nobody)
+        keys = (self.victims[type_name] for type_name in self.likely(attack))
+        return any(normal(owner.post(attack.with_id(key)), key) != absent for key in keys)
 
 
 def normal(answer: Answer, *ids: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psycopg
 
 from attack.border import border_of
-from attack.isolation import Border, schema_of
+from attack.isolation import Attack, Border, schema_of
 from attack.isolation import attacks as border_attacks
 from clarion.access.principal import Role
 from clarion.core.system import SystemRandom
@@ -37,8 +37,9 @@ def isolation(brief: bool) -> list[Figure]:
         with _bordered() as border:
             etag = "0" * 32 if of is None else border.etags[of]
             tried = list(border_attacks(schema_of(border.attacker), etag))
-            told += [found for attack in tried for found in border.differences(attack)]
-            cases += len(tried) * len(border.victims)
+            for ask in (Attack.written, Attack.with_id):
+                told += [found for attack in tried for found in border.differences(attack, border.victims, ask)]
+                cases += len(tried) * len(border.victims)
     for where, foreign, absent in told:
         print(f"# {where}: {foreign[:300]} not {absent[:300]}", file=sys.stderr)
     return [
