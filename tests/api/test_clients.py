@@ -319,7 +319,12 @@ def test_the_last_administrator_is_neither_demoted_nor_switched_off(administrato
 
 @pytest.mark.parametrize("change", [{"role": "AUDITOR"}, {"active": False}])
 def test_of_two_administrators_that_go_at_once_one_stays(administrator: Caller, change: dict[str, Any]) -> None:
-    for attempt in range(5):
+    for attempt in range(2):
+        if attempt:
+            # As it was, past the API; clients are remembered for a second.
+            administrator.rows("UPDATE clarion.clients SET role = 'AUDITOR', active = false WHERE id <> 1")
+            administrator.rows("UPDATE clarion.clients SET role = 'ADMINISTRATOR', active = true WHERE id = 1")
+            administrator.rows("SELECT pg_sleep(1.01)")
         second = made(administrator, name=f"second {attempt}", role="ADMINISTRATOR")
         other = key_of(administrator, second["id"])
         first = shown(administrator, "1")
@@ -336,10 +341,6 @@ def test_of_two_administrators_that_go_at_once_one_stays(administrator: Caller, 
             "WHERE c.role = 'ADMINISTRATOR' AND c.active AND k.revoked IS NULL"
         )
         assert left == [(1,)]
-        # As it was, past the API, for the next attempt.
-        administrator.rows("UPDATE clarion.clients SET role = 'AUDITOR', active = false WHERE id <> 1")
-        administrator.rows("UPDATE clarion.clients SET role = 'ADMINISTRATOR', active = true WHERE id = 1")
-        administrator.rows("SELECT pg_sleep(1.01)")
 
 
 def test_another_organisations_client_and_key_answer_as_absent_ones(administrator: Caller) -> None:

@@ -25,7 +25,7 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "DateTime": st.datetimes().map(lambda moment: nodes.String(moment.isoformat() + "Z")),
 }
 EXAMPLES = settings(
-    max_examples=150,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     database=None,

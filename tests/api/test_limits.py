@@ -41,13 +41,15 @@ def schema() -> Schema:
     return build_schema([resource(f"RES_{number}S", f"RES_{number}") for number in range(200)])
 
 
-def cpu_ms(act: Callable[[], Result]) -> tuple[float, Result]:
-    """The best of a few times on the processor: other programs do not count."""
+def cpu_ms(act: Callable[[], Result], enough_ms: float = 1) -> tuple[float, Result]:
+    """The best of a few times on the processor, where other programs do not count; the first that is good enough."""
     times = []
     for _ in range(5):
         began = time.thread_time_ns()
         result = act()
         times.append((time.thread_time_ns() - began) / 1e6)
+        if times[-1] <= enough_ms:
+            break
     return min(times), result
 
 
@@ -66,29 +68,30 @@ def named(attacks: tuple[Attack, ...]) -> Any:
 def test_a_hostile_document_costs_next_to_nothing_beyond_its_parsing(attack: Attack, schema: Schema) -> None:
     query = attack.build()
     assert len(query) <= BODY_BYTES_MAX
-    counting_ms, tokens = cpu_ms(lambda: tokens_count(query))
+    counting_ms, tokens = cpu_ms(lambda: tokens_count(query), REFUSED_MS_MAX / 2)
     assert counting_ms <= REFUSED_MS_MAX
     if tokens > TOKENS_MAX:
         return
-    parsing_ms, node = cpu_ms(lambda: parsed(query))
+    parsing_ms, node = cpu_ms(lambda: parsed(query), PARSED_MS_MAX * BUSY)
     assert parsing_ms <= PARSED_MS_MAX * BUSY
     if node is None:
         return
-    refusing_ms, (_, excess) = cpu_ms(lambda: measured(node))
+    refusing_ms, (_, excess) = cpu_ms(lambda: measured(node), REFUSED_MS_MAX / 2)
     if excess is not None:
         assert counting_ms + refusing_ms <= REFUSED_MS_MAX
         return
     # What is refused for its nodes and values is valid.
-    whole_ms, (document, _known) = cpu_ms(lambda: Documents(schema.graphql_schema).get(query))
+    most_ms = (PARSED_MS_MAX + REFUSED_MS_MAX) * BUSY
+    whole_ms, (document, _known) = cpu_ms(lambda: Documents(schema.graphql_schema).get(query), most_ms)
     assert document.operations[0].cost.of({}).nodes > NODES_MAX
-    assert whole_ms <= (PARSED_MS_MAX + REFUSED_MS_MAX) * BUSY
+    assert whole_ms <= most_ms
 
 
 @named((*UNREADABLE, *WITHIN))
 def test_the_worst_documents_within_the_limits_are_cheap(attack: Attack, schema: Schema) -> None:
     query = attack.build()
     assert len(query) <= BODY_BYTES_MAX
-    whole_ms, _ = cpu_ms(lambda: Documents(schema.graphql_schema).get(query))
+    whole_ms, _ = cpu_ms(lambda: Documents(schema.graphql_schema).get(query), ANY_MS_MAX * BUSY)
     assert whole_ms <= ANY_MS_MAX * BUSY
 
 
@@ -102,7 +105,6 @@ def test_each_is_refused_over_http_with_its_code(administrator: Caller) -> None:
             continue
         codes = {error["extensions"]["code"] for error in answer.body.get("errors", ())}
         assert codes == (set() if attack.code is None else {attack.code}), (attack.name, answer.body)
-        time.sleep(0.1)  # the points for it are back
 
 
 HOSTILE_VARIABLES: dict[str, Any] = {

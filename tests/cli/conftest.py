@@ -30,4 +30,4 @@ def operator(
 ) -> Operator:
     """Somebody with an administrator's key, in a directory of their own."""
     deployment, url, key = served_deployment
-    return Operator(deployment, clarion_process, url, key)
+    return Operator(deployment, clarion_process, tmp_path, url, key)

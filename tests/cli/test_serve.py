@@ -52,7 +52,8 @@ def _is_gone(pid: int) -> bool:
 
 
 def test_serve_on_the_embedded_server_from_nothing_to_the_end(clarion_process: Command, tmp_path: Path) -> None:
-    """Ready, answering, its API killed and back on the same port, ended by Ctrl-C with nothing left."""
+    """Ready, answering, its children and its server killed and back, ended by Ctrl-C with nothing left, then without its key."""
+    data_dir = tmp_path / ".clarion"
     serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
     port = _port(serve)
     assert [line for line in serve.stdout if line] == [f"clarion ready on http://127.0.0.1:{port}"]
@@ -61,18 +62,57 @@ def test_serve_on_the_embedded_server_from_nothing_to_the_end(clarion_process: C
     assert status == 200, body
     assert json.loads(body) == {"database": True, "schema": True, "router": True, "delivery": True}
 
+    _kill_the_children(serve, port)
+    _kill_the_server(serve, port, data_dir)
+
+    serve.interrupt()
+    ended = serve.wait()
+    assert ended.code == 130
+    assert "Traceback" not in ended.stderr, "an outage of the database is no bug of ours"
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+    assert (data_dir / "secret.key").stat().st_mode & 0o777 == 0o600
+
+    _take_the_key_away(clarion_process, data_dir, tmp_path / "kept.key")
+
+
+def _kill_the_children(serve: ClarionProcess, port: int) -> None:
+    """The API is back on the same port."""
     before = children_of(serve.pid)
     for child in before:
         os.kill(child, signal.SIGKILL)
     _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) == len(before), 30)
     _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
 
-    serve.interrupt()
-    ended = serve.wait()
-    assert ended.code == 130
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / ".clarion" / "postgres" / "postmaster.pid").exists()
-    assert (tmp_path / ".clarion" / "secret.key").stat().st_mode & 0o777 == 0o600
+
+def _kill_the_server(serve: ClarionProcess, port: int, data_dir: Path) -> None:
+    """The application's commits before count; what the server lost it never confirmed."""
+    with EmbeddedServer(data_dir) as address:
+        with psycopg.connect(address.url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+        postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGKILL)
+        serve.wait_for_line("the embedded PostgreSQL had died", stderr=True)
+        _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
+        with psycopg.connect(address.url) as connection:
+            assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]
+
+
+def _take_the_key_away(clarion_process: Command, data_dir: Path, kept: Path) -> None:
+    """A missing or other encryption key stops the start and loses nothing."""
+    key = data_dir / "secret.key"
+    key.rename(kept)
+    missing = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
+    assert missing.code == 3
+    assert "secret.key" in missing.stderr
+    assert not key.exists(), "a new key would make every sealed secret unreadable"
+    made = clarion_process("keys", "new-encryption-key", str(key)).wait()
+    assert made.code == 0, made.stderr
+    other = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
+    assert other.code == 3
+    assert "is not the key" in other.stderr
+    key.unlink()
+    again = clarion_process("serve", "--role", "api", CLARION_LISTEN="127.0.0.1:0", CLARION_SECRET_KEY_FILE=str(kept))
+    _port(again)
 
 
 def test_children_end_within_two_seconds_of_their_parents_death(deployment: Deployment) -> None:
@@ -116,46 +156,6 @@ def test_a_database_that_was_not_migrated_is_refused_with_the_command(
     assert refused.code == 3
     assert "no Clarion schema" in refused.stderr
     assert "`clarion migrate`" in refused.stderr
-
-
-def test_a_missing_or_other_encryption_key_stops_the_start_and_loses_nothing(
-    clarion_process: Command, tmp_path: Path
-) -> None:
-    serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0")
-    _port(serve)
-    assert serve.stop().code == 0
-    key = tmp_path / ".clarion" / "secret.key"
-    kept = key.rename(tmp_path / "kept.key")
-    missing = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
-    assert missing.code == 3
-    assert "secret.key" in missing.stderr
-    assert not key.exists(), "a new key would make every sealed secret unreadable"
-    made = clarion_process("keys", "new-encryption-key", str(key)).wait()
-    assert made.code == 0, made.stderr
-    other = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0").wait()
-    assert other.code == 3
-    assert "is not the key" in other.stderr
-    key.unlink()
-    again = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0", CLARION_SECRET_KEY_FILE=str(kept))
-    _port(again)
-
-
-def test_the_embedded_server_is_started_again_when_it_is_killed(clarion_process: Command, tmp_path: Path) -> None:
-    """The application's commits before and after both count; what the server lost it never confirmed."""
-    serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0")
-    port = _port(serve)
-    data_dir = tmp_path / ".clarion"
-    with EmbeddedServer(data_dir) as address:
-        with psycopg.connect(address.url, autocommit=True) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
-        postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(postmaster, signal.SIGKILL)
-        serve.wait_for_line("the embedded PostgreSQL had died", stderr=True)
-        took = _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
-        print(f"ready again {took:.1f} s after the server was started again")
-        with psycopg.connect(address.url) as connection:
-            assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]
-    assert "Traceback" not in serve.output(), "an outage of the database is no bug of ours"
 
 
 def test_a_standby_takes_over_when_the_first_is_killed(deployment: Deployment) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -156,3 +156,22 @@ def add_resources(connection: psycopg.Connection[Any], names: Sequence[tuple[str
             "VALUES (%s, %s, %s, 'public', %s, '{id}')",
             (name, singular, f"All {name.lower()}.", name.lower()),
         )
+
+
+AS_MADE: dict[str, list[str]] = {}
+"""Etags of the resources that `keep_resources` made, by the address of their database."""
+
+
+def keep_resources(
+    connection: psycopg.Connection[Any], address: str, names: Sequence[str], make: Callable[[], object]
+) -> None:
+    """Make these resources unless they are there as an earlier test of the file made them; later ones find them."""
+    etags = "SELECT coalesce(array_agg(etag), '{}') FROM clarion.resources WHERE name = ANY (%s)"
+    ((found,),) = connection.execute(etags, (list(names),)).fetchall()
+    kept = AS_MADE.setdefault(address, [])
+    if len(found) == len(names) and set(found) <= set(kept):
+        return
+    connection.execute("DELETE FROM clarion.resources WHERE name = ANY (%s)", (list(names),))
+    make()
+    ((made,),) = connection.execute(etags, (list(names),)).fetchall()
+    kept += made
