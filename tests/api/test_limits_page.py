@@ -6,6 +6,7 @@ from clarion.api import connections, cost, deadline, documents, gate, idempotenc
 from clarion.api.server import _UNKNOWN_KEYS
 from clarion.core.settings import Settings
 from clarion.database.maintenance import ANSWERS_KEPT
+from clarion.records import changes, event_list
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs/reference/limits.md").read_text().split())
 
@@ -42,6 +43,10 @@ def test_the_page_has_the_figures_that_hold() -> None:
         f"at least 1 for every {operations.TOKENS_OF_POINT} of its tokens, or every {operations.CHARACTERS_OF_POINT} characters",
         f"has {settings.api_points_burst:,} points and gets {settings.api_points_per_second:,} back",
         f"more than {_UNKNOWN_KEYS.burst} unknown API keys came, and {_UNKNOWN_KEYS.points_per_second} more each second",
+        f"may not read all resources | {changes.INDEXED_MAX:,} |",
+        f"`changeId` and `recordedAt` | {changes.SEARCHED_MAX:,} |",
+        f"| {event_list.CHANGES_SEARCHED_MAX:,} changes, {event_list.CHANGES_OF_OBJECTS_MAX} of them with events |",
+        f"more than {event_list.SUBSCRIPTIONS_MAX} subscriptions' | {event_list.SEARCHED_MAX:,} settled, {event_list.OPEN_SEARCHED_MAX:,} open |",
         f"1 to {idempotency.KEY_LENGTH_MAX} printable ASCII",
         f"the second waits {idempotency.WAIT_S:g} s at most",
         f"more than {idempotency.ANSWER_BYTES_MAX // 1024} KiB",

@@ -20,7 +20,28 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 async def most_read(
     connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
 ) -> int:
-    """The most rows that a node of the plan of any of `read`'s statements read, those it threw away included."""
+    """The most rows that a node of the plans of `read`'s statements read, those it threw away included."""
+    return max(
+        int(node["Actual Loops"]) * int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in await _executed(connection, database, read)
+    )
+
+
+async def kinds_of_nodes(
+    connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
+) -> set[str]:
+    """The kinds of nodes of the plans of `read`'s statements that were executed, on tables that hold anything."""
+    return {
+        node["Node Type"]
+        for node in await _executed(connection, database, read)
+        if node["Actual Loops"] and (node["Actual Rows"] or node["Node Type"] != "Seq Scan")
+    }
+
+
+async def _executed(
+    connection: AsyncConnection, database: DatabaseAddress, read: Callable[[], Awaitable[object]]
+) -> list[dict[str, Any]]:
+    """All nodes of the plans of `read`'s statements, executed once more."""
     executed: list[tuple[str, Any]] = []
 
     def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -40,8 +61,4 @@ async def most_read(
         ]
     finally:
         await explaining.close()
-    return max(
-        int(node["Actual Loops"]) * int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-        for text in texts
-        for node in nodes(json.loads(text)[0]["Plan"])
-    )
+    return [node for text in texts for node in nodes(json.loads(text)[0]["Plan"])]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import psycopg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
@@ -14,10 +15,11 @@ from clarion.core.ids import ClientId, OrganisationId
 from clarion.database.address import DatabaseAddress
 from clarion.database.filters import Condition, Operator
 from clarion.database.page import page_request
+from clarion.records.changes import list_changes
 from clarion.records.event_list import list_events
 from clarion.records.trail import attempts_of_events, events_by_ids, events_of_subscriptions
 from harness.audit_rows import add_receiver, add_resources, add_subscription
-from harness.plans import most_read
+from harness.plans import kinds_of_nodes, most_read
 
 SETTLED, OPEN = 50_000, 20_000
 READ_MAX = 2_000
@@ -117,3 +119,18 @@ async def test_an_organisation_with_few_events_does_not_read_through_those_of_th
             lambda wanted=wanted: list_events(connection, other, wanted, page_request(50, None, None, None)),  # type: ignore[misc]
         )
         assert rows <= READ_MAX
+
+
+async def test_an_objects_changes_are_found_by_the_index_of_stretches(
+    connection: AsyncConnection, principal: Principal, shared_database: DatabaseAddress
+) -> None:
+    wanted = [Condition("object_id", Operator.EQ, ("4711",))]
+    request = page_request(50, None, None, None)
+    page = await list_changes(connection, principal, wanted, request)
+    assert [change.change_id for _, change in page.rows] == [4711]
+    assert await connection.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"
+    kinds = await kinds_of_nodes(
+        connection, shared_database, lambda: list_changes(connection, principal, wanted, request)
+    )
+    assert "Bitmap Index Scan" in kinds
+    assert "Seq Scan" not in kinds
