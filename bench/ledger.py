@@ -32,12 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from clarion.access.principal import Principal, Role
 from clarion.api.server import api_engine
-from clarion.api.session import act_as, settings_of
+from clarion.api.session import settings_of
 from clarion.core.ids import ClientId, OrganisationId
 from clarion.database import tables
 from clarion.database.address import DatabaseAddress
 from clarion.database.filters import Condition, Operator
 from clarion.database.page import Page, PageRequest, SortKey, encode_cursor, number
+from clarion.database.transaction import transaction
 from clarion.records.changes import count_changes, list_changes
 from clarion.records.event_list import count_events, list_events
 from clarion.records.trail import EventStatus
@@ -150,20 +151,22 @@ class Bench:
             await self._explain(case, made)
         return made
 
+    def _settings(self, case: Case) -> dict[str, str]:
+        return settings_of(self._role, case.principal, "bench")
+
     async def _timed(self, case: Case, read: Callable[[AsyncConnection], Awaitable[Any]]) -> tuple[float | None, Any]:
         times = []
         found = None
         for _ in range(self._runs + 1):
-            async with self._engine.connect() as connection, connection.begin():
-                await act_as(connection, self._role, settings_of(case.principal, "bench"))
-                began = time.perf_counter()
-                try:
+            try:
+                async with self._engine.connect() as connection, transaction(connection, self._settings(case)):
+                    began = time.perf_counter()
                     found = await read(connection)
-                except sqlalchemy.exc.DBAPIError as error:
-                    if "statement timeout" not in str(error):
-                        raise
-                    return None, None
-                times.append((time.perf_counter() - began) * 1000)
+                    times.append((time.perf_counter() - began) * 1000)
+            except sqlalchemy.exc.DBAPIError as error:
+                if "statement timeout" not in str(error):
+                    raise
+                return None, None
         return statistics.median(times[1:]), found
 
     async def _explain(self, case: Case, made: Measured) -> None:
@@ -172,8 +175,7 @@ class Bench:
         def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
             executed.append((statement, parameters))
 
-        async with self._engine.connect() as connection, connection.begin():
-            await act_as(connection, self._role, settings_of(case.principal, "bench"))
+        async with self._engine.connect() as connection, transaction(connection, self._settings(case)):
             sqlalchemy.event.listen(self._engine.sync_engine, "before_cursor_execute", keep)
             try:
                 await case.page(connection, None)

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
 from clarion.api.server import api_engine
-from clarion.api.session import act_as, settings_of
+from clarion.api.session import settings_of
 from clarion.core.ids import TESTS, ClientId, OrganisationId
 from clarion.database.address import DatabaseAddress
 from clarion.database.filters import Condition, Operator, matches
 from clarion.database.page import page_request
+from clarion.database.transaction import transaction
 from clarion.records import event_list
 from clarion.records.event_list import count_events, list_events
 from harness.audit_rows import add_change, add_open, add_receiver, add_settled, add_subscription
@@ -108,7 +109,7 @@ def known(shared_database: DatabaseAddress) -> list[Known]:
 @pytest.fixture
 async def connection(shared_database: DatabaseAddress) -> AsyncIterator[AsyncConnection]:
     engine = api_engine(shared_database)
-    async with engine.connect() as connecting, connecting.begin():
+    async with engine.connect() as connecting:
         yield connecting
     await engine.dispose()
 
@@ -175,21 +176,23 @@ async def test_all_pages_together_are_the_whole_list(
         readable,
     )
     ((role,),) = (await connection.exec_driver_sql("SELECT api_role FROM clarion.deployment")).all()
-    await act_as(connection, role, settings_of(principal, "test"))
-    for place, conditions in enumerate(ASKED):
-        expected = sorted((event for event in known if event.meets(principal, conditions)), key=lambda event: event.id)
-        newest_first, backwards = place % 2 == 0, place % 4 > 1
-        seen: list[tuple[int, str]] = []
-        cursor: str | None = None
-        while True:
-            request = page_request(None, None, 2, cursor) if backwards else page_request(2, cursor, None, None)
-            page = await list_events(connection, principal, conditions, request, newest_first=newest_first)
-            listed = [(event.id, event.status.value) for _, event in page.rows]
-            seen = listed + seen if backwards else seen + listed
-            if not (page.has_previous if backwards else page.has_next):
-                break
-            rows = page.rows
-            cursor = (page.start or rows[0][0]) if backwards else (page.end or rows[-1][0])
-        wanted = [(event.id, event.status) for event in (reversed(expected) if newest_first else expected)]
-        assert seen == wanted, conditions
-        assert await count_events(connection, principal, conditions) == len(expected), conditions
+    async with transaction(connection, settings_of(role, principal, "test")):
+        for place, conditions in enumerate(ASKED):
+            expected = sorted(
+                (event for event in known if event.meets(principal, conditions)), key=lambda event: event.id
+            )
+            newest_first, backwards = place % 2 == 0, place % 4 > 1
+            seen: list[tuple[int, str]] = []
+            cursor: str | None = None
+            while True:
+                request = page_request(None, None, 2, cursor) if backwards else page_request(2, cursor, None, None)
+                page = await list_events(connection, principal, conditions, request, newest_first=newest_first)
+                listed = [(event.id, event.status.value) for _, event in page.rows]
+                seen = listed + seen if backwards else seen + listed
+                if not (page.has_previous if backwards else page.has_next):
+                    break
+                rows = page.rows
+                cursor = (page.start or rows[0][0]) if backwards else (page.end or rows[-1][0])
+            wanted = [(event.id, event.status) for event in (reversed(expected) if newest_first else expected)]
+            assert seen == wanted, conditions
+            assert await count_events(connection, principal, conditions) == len(expected), conditions
