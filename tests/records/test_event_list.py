@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
@@ -196,3 +197,4 @@ async def test_all_pages_together_are_the_whole_list(
             wanted = [(event.id, event.status) for event in (reversed(expected) if newest_first else expected)]
             assert seen == wanted, conditions
             assert await count_events(connection, principal, conditions) == len(expected), conditions
+        assert await connection.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"

@@ -335,13 +335,15 @@ def _open_part(asked: _Asked, span: _Span, size: int, active: Sequence[ColumnEle
     own = [queue.c.organisation_id == asked.principal.organisation_id, *span.on(queue.c.event_id)]
     walked = select(queue).where(*own).order_by(span.order(queue.c.event_id))
     is_search = not asked.is_all or bool(active)
-    rows = walked.limit(OPEN_SEARCHED_MAX).subquery("rows") if is_search else queue
+    # Cut before it is put together with changes and receivers, or the database may do that for all and sort them.
+    rows = walked.limit(OPEN_SEARCHED_MAX if is_search else size).subquery("rows")
     half = open_half(asked.principal, rows)
     statement = half.statement.where(*_on_row(asked, rows), *_on_change(asked), *active)
+    statement = statement.order_by(span.order(half.id)).limit(size)
     if not is_search:
-        return _Part(statement.where(*own).order_by(span.order(half.id)).limit(size), OPEN, None)
+        return _Part(statement, OPEN, None)
     end = walked.with_only_columns(queue.c.event_id).offset(OPEN_SEARCHED_MAX - 1).limit(1)
-    return _Part(statement.order_by(span.order(half.id)).limit(size), OPEN, end)
+    return _Part(statement, OPEN, end)
 
 
 def _settled_part(asked: _Asked, span: _Span, size: int) -> _Part:
