@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -55,8 +55,7 @@ def tokens_count(query: str) -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
+class _Size(NamedTuple):
     """Of a selection: levels of fields, the same below `__schema` and `__type`, and fields and aliases at each use.
 
     `width` are the fields of its own level.
@@ -70,6 +69,9 @@ class _Size:
 
 
 _EMPTY = _Size()
+# Most fields are one of these two.
+_LEAF = _Size(depth=1, fields=1, width=1)
+_ALIASED_LEAF = _Size(depth=1, aliases=1, fields=1, width=1)
 
 
 def too_complex(message: str) -> GraphQLError:
@@ -167,8 +169,10 @@ class _Measuring:
                 return _EMPTY
 
     def _field_size(self, field: FieldNode) -> _Size:
-        below = _EMPTY if field.selection_set is None else self._size(field.selection_set)
         is_introspection = field.name.value in {"__schema", "__type"}
+        if field.selection_set is None and not is_introspection:
+            return _LEAF if field.alias is None else _ALIASED_LEAF
+        below = _EMPTY if field.selection_set is None else self._size(field.selection_set)
         return _Size(
             0 if is_introspection else 1 + below.depth,
             1 + below.depth if is_introspection else below.introspection_depth,
