@@ -201,3 +201,26 @@ def test_the_example_of_the_page_costs_what_it_says() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/limits.md").read_text()
     query = page.partition("```graphql\n")[2].partition("\n```")[0]
     assert f"{cost(query).nodes:,} nodes" in page
+
+
+DEAR = (
+    "webhookReceivers(first: {size}) {{ edges {{ node {{ subscriptions(first: 100) {{ receiver {{ "
+    "subscriptions(first: 100) {{ id }} }} }} {more} }} }} }}"
+)
+
+
+def codes_of(query: str) -> list[str | None]:
+    found, _ = DOCUMENTS.get(query)
+    return [(error.extensions or {}).get("code") for error in found.errors]
+
+
+def test_what_is_too_dear_whatever_its_variables_is_refused_before_it_is_validated() -> None:
+    assert codes_of("{ " + DEAR.format(size=100, more="there_is_no_such_field") + " }") == ["QUERY_TOO_COMPLEX"]
+    # One of two operations could still be run, and a variable could make it cheap.
+    assert codes_of("query A { " + DEAR.format(size=100, more="") + " } query B { __typename }") == []
+    assert codes_of("query($n: Int = 100) { " + DEAR.format(size="$n", more="") + " }") == []
+
+
+@pytest.mark.parametrize("fragment", ["", "fragment F on WebhookReceiver { id ...F }"], ids=["unknown", "in a circle"])
+def test_fragments_that_cannot_be_reckoned_are_left_to_the_librarys_rules(fragment: str) -> None:
+    assert codes_of("{ webhookReceivers { edges { node { ...F } } } } " + fragment) == [None]

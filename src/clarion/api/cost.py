@@ -72,6 +72,14 @@ class Cost:
 NOTHING = Cost()
 
 
+def excess(cost: Cost) -> str | None:
+    """Why what costs so much is not run."""
+    for count, what, most in ((cost.nodes, "nodes", NODES_MAX), (cost.values, "values of fields", VALUES_MAX)):
+        if count > most:
+            return f"this asks for up to {count:,} {what}, {most:,} are allowed: ask for shorter pages with `first`"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """How many objects a field stands for, by default, and which of `first` and `last` say otherwise."""
@@ -141,6 +149,11 @@ class OperationCost:
 
     _sum: _Sum
 
+    @property
+    def excess(self) -> str | None:
+        """Why it is not run, whatever the variables are; None if it may be run with some."""
+        return None if self._sum.pages else excess(self._sum.fixed)
+
     def of(self, variables: Mapping[str, Any]) -> Cost:
         """With these variables, of which nothing is checked."""
         return self._sum.cost(variables)
@@ -155,7 +168,7 @@ class Costs:
         self._roots = frozenset(root.name for root in roots if root is not None)
 
     def of(self, document: DocumentNode, operation: OperationDefinitionNode) -> OperationCost:
-        """The cost of an operation of a document that is valid and within the limits."""
+        """The cost of an operation of a document within the limits. What the schema does not have costs next to nothing."""
         root = self._schema.get_root_type(operation.operation)
         return OperationCost(_Reckoning(self, document, operation).sum(root, operation.selection_set, is_page=False))
 
@@ -209,7 +222,11 @@ class _Reckoning:
     def _fragment(self, name: str, *, is_page: bool) -> _Sum:
         known = self._sums.get((name, is_page))
         if known is None:
-            fragment = self._fragments[name]
+            # A fragment that there is not, or one that is being reckoned (a cycle): the library's rules refuse both.
+            self._sums[name, is_page] = _Sum()
+            fragment = self._fragments.get(name)
+            if fragment is None:
+                return _Sum()
             on = self._costs.type(fragment.type_condition.name.value)
             known = self._sums[name, is_page] = self.sum(on, fragment.selection_set, is_page=is_page)
         return known

@@ -138,18 +138,20 @@ class Documents:
         except GraphQLError as error:
             return Document(query, None, tokens, (error,))
         sizes, excess = measured(node)
-        errors = self._errors(node) if excess is None else [excess]
+        if excess is not None:
+            return Document(query, node, node.token_count, (excess,))
+        found = (one for one in node.definitions if isinstance(one, OperationDefinitionNode))
+        operations = tuple(
+            self._operation(node, one, root_fields) for one, root_fields in zip(found, sizes, strict=True)
+        )
+        # Before the library's rules, which take longer than all else.
+        too_dear = [one.cost.excess for one in operations]
+        if too_dear and None not in too_dear:
+            return Document(query, node, node.token_count, (too_complex(str(too_dear[0])),))
+        errors = self._errors(node)
         if errors:
             return Document(query, node, node.token_count, tuple(errors))
-        operations = (one for one in node.definitions if isinstance(one, OperationDefinitionNode))
-        return Document(
-            query,
-            node,
-            node.token_count,
-            operations=tuple(
-                self._operation(node, one, root_fields) for one, root_fields in zip(operations, sizes, strict=True)
-            ),
-        )
+        return Document(query, node, node.token_count, operations=operations)
 
     def _operation(self, document: DocumentNode, node: OperationDefinitionNode, root_fields: int) -> Operation:
         mutations_count = root_fields if node.operation is OperationType.MUTATION else 0

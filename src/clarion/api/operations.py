@@ -12,7 +12,7 @@ from graphql import GraphQLError
 
 from clarion.api.answers import Answer, RateLimited, Refused, errors_answer
 from clarion.api.context import Context
-from clarion.api.cost import NODES_MAX, NOTHING, VALUES_MAX, Cost
+from clarion.api.cost import NOTHING, Cost, excess
 from clarion.api.deadline import Deadline, DeadlinePassed
 from clarion.api.documents import Document
 from clarion.api.errors import Asked, shown
@@ -75,16 +75,16 @@ async def answer_graphql(visit: Visit) -> Answer:
         raise Refused(503, Code.INTERNAL, "the API is starting: try again")
     run = _Run(visit, published, is_array, len(operations))
     prepared, work = await run.prepare(operations)
-    excess = _excess(sum((one.cost for one in prepared), NOTHING))
-    points = 0 if excess is not None else sum(one.points for one in prepared)
+    refused = excess(sum((one.cost for one in prepared), NOTHING))
+    points = 0 if refused is not None else sum(one.points for one in prepared)
     # One was taken before the body was read.
     wanted = max(points, work) - 1
     try:
         visit.charge(wanted)
     except RateLimited:
         return run.all_refused(200, visit.owe(work - 1, wanted).error)
-    if excess is not None:
-        return run.all_refused(200, _too_complex(excess))
+    if refused is not None:
+        return run.all_refused(200, _too_complex(refused))
     key = visit.idempotency_key
     if key is None or not any(one.mutations_count for one in prepared):
         return await run.answer(prepared)
@@ -203,14 +203,6 @@ class _Run:
             answer["errors"] = [one.error for one in told]
             visit.refused += refused_entries(about, asked.name, told)
         return answer
-
-
-def _excess(cost: Cost) -> str | None:
-    """Why a request that costs so much is not run."""
-    for count, what, most in ((cost.nodes, "nodes", NODES_MAX), (cost.values, "values of fields", VALUES_MAX)):
-        if count > most:
-            return f"this asks for up to {count:,} {what}, {most:,} are allowed: ask for shorter pages with `first`"
-    return None
 
 
 def _too_complex(message: str) -> dict[str, Any]:
