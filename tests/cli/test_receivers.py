@@ -115,6 +115,15 @@ def test_refusals_are_one_line_with_the_code_and_the_input(operator: Operator) -
     assert "`list`" in absent
     forbidden = operator.of(Role.AUDITOR).refused("receivers", "create", "x", "https://93.184.216.34/")
     assert "(FORBIDDEN" in forbidden
+    assert "its role" in forbidden
+    made = json.loads(
+        operator.done("receivers", "create", "x", "https://93.184.216.34/", "--readable", "WEBHOOK_TESTS", "--json")
+    )
+    without_right = operator.refused(
+        "subscriptions", "create", made["webhookReceiver"]["id"], "WEBHOOK_RECEIVERS", "create"
+    )
+    assert "(FORBIDDEN, input.resource)" in without_right
+    assert "its role" not in without_right
     assert "nothing is to be changed" in operator.refused("receivers", "update", "1", code=2)
     for wrong in (["--header", "no colon"], ["--header", "k: @absent"], ["--retry-schedule", "soon"]):
         assert operator.refused("receivers", "create", "x", "https://93.184.216.34/", *wrong, code=2)

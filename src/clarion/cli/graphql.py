@@ -257,7 +257,8 @@ class GraphQL:
         else:
             shown = body[:_SHOWN_CHARACTERS].decode("utf-8", "replace").strip()
             message = f"the API at {self.url} answered {status}, and not as Clarion does: {shown}"
-        hint = _HINTS.get(str(code), "")
+        # What was refused for one of its inputs says itself who gives which right.
+        hint = "" if code == "FORBIDDEN" and field else _HINTS.get(str(code), "")
         if code in {"RATE_LIMITED", "IDEMPOTENCY_KEY_IN_USE"} or status in {429, 502, 503, 504}:
             # What has no points, or comes too often, is refused before it is carried out.
             nothing_done = code == "RATE_LIMITED" or status == http.client.TOO_MANY_REQUESTS
