@@ -16,8 +16,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -234,27 +234,8 @@ def event_cases(bench: Bench, middle: int) -> Iterator[Case]:
         ("object (1 %)", large, [one("object_id", "hot")]),
         ("object that is not there", large, [one("object_id", "none")]),
     ]  # fmt: skip
-    for name, principal, conditions in common:
-        for newest_first in (True, False):
-            sort = [SortKey("id", tables.events.c.event_id, newest_first, number)]
-            yield Case(
-                f"{name}; ID_{'DESC' if newest_first else 'ASC'}",
-                principal,
-                partial(_events, principal, conditions, newest_first),
-                partial(count_events, principal=principal, conditions=conditions),
-                encode_cursor(sort, [middle]),
-            )
-
-
-async def _events(
-    principal: Principal,
-    conditions: Sequence[Condition],
-    newest_first: bool,
-    connection: AsyncConnection,
-    after: str | None,
-) -> Page[Any]:
-    return await list_events(
-        connection, principal, conditions, PageRequest(100, after, None, None), newest_first=newest_first
+    yield from both_ways(
+        common, list_events, count_events, SortKey("id", tables.events.c.event_id, True, number), "ID", middle
     )
 
 
@@ -277,26 +258,45 @@ def change_cases(bench: Bench) -> Iterator[Case]:
         ("object that is not there", large, [one("object_id", "none")]),
         ("correlation", large, [one("correlation_id", "tx-100000")]),
     ]
-    for name, principal, conditions in common:
+    yield from both_ways(
+        common,
+        list_changes,
+        count_changes,
+        SortKey("id", tables.ledger.c.change_id, True, number),
+        "CHANGE_ID",
+        500_000,
+    )
+
+
+def both_ways(
+    lists: Iterable[tuple[str, Principal, list[Condition]]],
+    list_: Callable[..., Awaitable[Page[Any]]],
+    count: Callable[..., Awaitable[int]],
+    key: SortKey,
+    named: str,
+    middle: int,
+) -> Iterator[Case]:
+    """Each of these lists newest first and oldest first; `named` is the sort in the API, `middle` the id in the middle of all."""
+    for name, principal, conditions in lists:
         for newest_first in (True, False):
-            sort = [SortKey("id", tables.ledger.c.change_id, newest_first, number)]
             yield Case(
-                f"{name}; CHANGE_ID_{'DESC' if newest_first else 'ASC'}",
+                f"{name}; {named}_{'DESC' if newest_first else 'ASC'}",
                 principal,
-                partial(_changes, principal, conditions, newest_first),
-                partial(count_changes, principal=principal, conditions=conditions),
-                encode_cursor(sort, [500_000]),
+                partial(_page, list_, principal, conditions, newest_first),
+                partial(count, principal=principal, conditions=conditions),
+                encode_cursor([replace(key, descending=newest_first)], [middle]),
             )
 
 
-async def _changes(
+async def _page(
+    list_: Callable[..., Awaitable[Page[Any]]],
     principal: Principal,
     conditions: Sequence[Condition],
     newest_first: bool,
     connection: AsyncConnection,
     after: str | None,
 ) -> Page[Any]:
-    return await list_changes(
+    return await list_(
         connection, principal, conditions, PageRequest(100, after, None, None), newest_first=newest_first
     )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from graphql import (
+    DocumentNode,
     GraphQLField,
     GraphQLInterfaceType,
     GraphQLObjectType,
+    OperationDefinitionNode,
     build_schema,
     get_introspection_query,
     get_named_type,
@@ -35,6 +37,12 @@ def cost(query: str, **variables: Any) -> Cost:
     document, _ = DOCUMENTS.get(query)
     assert not document.errors, document.errors
     return document.operation(None).cost.of(variables)
+
+
+def operation_of(document: DocumentNode) -> OperationDefinitionNode:
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    return operation
 
 
 def lists() -> Iterator[tuple[GraphQLObjectType | GraphQLInterfaceType, str, GraphQLField]]:
@@ -67,7 +75,7 @@ def test_every_list_of_the_schema_is_charged(type_: Any, name: str, field: Graph
     costs = Costs(SCHEMA.graphql_schema)
     inner = "" if is_leaf_type(get_named_type(field.type)) else " { __typename }"
     document = parse(f"query {{ ...F }} fragment F on {type_.name} {{ {name}{inner} }}")
-    charged = costs.of(document, document.definitions[0]).of({})  # type: ignore[arg-type]  # the definition is the operation
+    charged = costs.of(document, operation_of(document)).of({})
     if inner:
         assert charged.nodes >= kind.size
     assert charged.values >= kind.size
@@ -144,7 +152,7 @@ def test_introspection_is_charged_and_affordable() -> None:
 def test_products_stop_somewhere() -> None:
     schema = build_schema("type Query { a(first: Int = 100): [Query!]! }")
     document = parse("{ " + "a { " * 150 + "__typename" + " }" * 150 + " }")
-    assert Costs(schema).of(document, document.definitions[0]).of({}).nodes == 10**9  # type: ignore[arg-type]  # the definition is the operation
+    assert Costs(schema).of(document, operation_of(document)).of({}).nodes == 10**9
 
 
 def test_what_costs_too_much_is_refused_with_the_figure_and_the_limit(administrator: Caller) -> None:

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 from attack.graphql import BODY_BYTES_MAX
@@ -114,7 +114,7 @@ PLAIN: tuple[HostileRequest, ...] = (
     *(
         HostileRequest(
             f"a mutation as {media_type or 'no type'}",
-            lambda key, media_type=media_type: request(key, operation(DELETE), media_type=media_type),  # type: ignore[misc]  # the default binds the loop's type
+            partial(request, body=operation(DELETE), media_type=media_type),
         )
         for media_type in (
             *("text/plain", "application/x-www-form-urlencoded", "application/graphql", "text/json", None),
@@ -135,9 +135,7 @@ PLAIN: tuple[HostileRequest, ...] = (
     *(
         HostileRequest(
             f"a mutation by {method}",
-            lambda key, method=method: request(
-                key, operation(DELETE), method=method, path="/graphql?query=mutation%7Bx%7D"
-            ),  # type: ignore[misc]  # as above
+            partial(request, body=operation(DELETE), method=method, path="/graphql?query=mutation%7Bx%7D"),
             405,
             None,
         )

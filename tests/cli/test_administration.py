@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clarion.access.principal import Role
-from harness.operator import Operator
+from harness.operator import Operator, captured
 
 
 def test_a_client_gets_keys_loses_them_and_is_shut_out(operator: Operator) -> None:
@@ -44,9 +44,9 @@ def test_a_client_gets_keys_loses_them_and_is_shut_out(operator: Operator) -> No
 
 def test_an_organisation_is_made_with_an_administrator_who_is_told_who_they_are(operator: Operator) -> None:
     said = operator.done("organisations", "create", "Plant 2", "--administrator", "boss").splitlines()
-    organisation_id = re.fullmatch(r"organisation (\d+) made: Plant 2, with client \d+, boss, ADMINISTRATOR", said[0])[
-        1
-    ]  # type: ignore[index]  # without a match the test fails here
+    organisation_id = captured(
+        re.fullmatch(r"organisation (\d+) made: Plant 2, with client \d+, boss, ADMINISTRATOR", said[0])
+    )
     key = said[1].removeprefix("key: ")
     who = operator.done("whoami", CLARION_API_KEY=key)
     assert re.search(r"^client +boss \(\d+\)$", who, re.MULTILINE), who
@@ -67,7 +67,7 @@ def test_an_organisation_is_made_with_an_administrator_who_is_told_who_they_are(
 def test_an_egress_rule_lets_a_receiver_be_made_inside_and_is_taken_back(operator: Operator) -> None:
     rule = ("egress", "rules", "create", "10.1.0.0/16", "--port", "443", "--note", "ERP of plant 1")
     made = operator.done(*rule)
-    rule_id = re.fullmatch(r"egress rule (\d+) made: 10.1.0.0/16 port 443, in environment default\n", made)[1]  # type: ignore[index]  # without a match the test fails here
+    rule_id = captured(re.fullmatch(r"egress rule (\d+) made: 10.1.0.0/16 port 443, in environment default\n", made))
     operator.done("receivers", "create", "inside", "https://10.1.2.3/")
     named = operator.ask(*rule, "--host", "erp.plant.local")["webhookEgressRule"]
     listed = operator.done("egress", "rules", "list")

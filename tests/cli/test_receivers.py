@@ -11,7 +11,7 @@ import psycopg
 
 from clarion.access.principal import Role
 from clarion_receive import Webhook
-from harness.operator import Operator
+from harness.operator import Operator, captured
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\u202egpj\x9b2J"
 ACTING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
@@ -24,8 +24,8 @@ def test_a_receiver_is_made_tested_changed_and_deleted(operator: Operator, tmp_p
         *("--description", "books orders", "--retry-schedule", "0,5,60", "--rate-limit-per-second", "50"),
         *("--header", "x-plant: 7", "--header", "authorization: @token", "--signature", "V1", "--signature", "v1a"),
     )
-    receiver_id = re.search(r"^receiver (\d+) made: erp, https://127", said)[1]  # type: ignore[index]  # without a match the test fails here
-    secret = re.search(r"^shared secret: (whsec_\S+)$", said, re.MULTILINE)[1]  # type: ignore[index]  # without a match the test fails here
+    receiver_id = captured(re.search(r"^receiver (\d+) made: erp, https://127", said))
+    secret = captured(re.search(r"^shared secret: (whsec_\S+)$", said, re.MULTILINE))
     before = operator.deployment.receiver.count()
     assert operator.done("receivers", "test", receiver_id).startswith("SUCCEEDED 200 after ")
     request = operator.deployment.receiver.wait_for(before + 1)[-1]
@@ -80,7 +80,7 @@ def test_headers_are_added_changed_and_taken_away(operator: Operator, tmp_path: 
     (tmp_path / "token").write_text("s3cret-token\n")
     receiver_id = operator.make_receiver("with headers", path="/mirror")
     made = operator.done("receivers", "headers", "create", receiver_id, "authorization: @token")
-    header_id = re.fullmatch(rf"header (\d+) made: authorization, of receiver {receiver_id}\n", made)[1]  # type: ignore[index]  # without a match the test fails here
+    header_id = captured(re.fullmatch(rf"header (\d+) made: authorization, of receiver {receiver_id}\n", made))
     plant = operator.ask("receivers", "headers", "create", receiver_id, "x-plant:7")["webhookHeader"]
     changed = operator.done("receivers", "headers", "update", plant["id"], "--key", "x-site", "--value", "")
     assert changed == f"header {plant['id']} changed: x-site, of receiver {receiver_id}\n"

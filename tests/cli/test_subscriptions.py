@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.operator import Operator
+from harness.operator import Operator, captured
 
 
 def test_a_subscription_is_tried_made_changed_and_deleted(operator: Operator, tmp_path: Path) -> None:
@@ -23,7 +23,9 @@ def test_a_subscription_is_tried_made_changed_and_deleted(operator: Operator, tm
         *("subscriptions", "create", receiver_id, "items", "create", "--condition", "@condition.cel"),
         *("--expires-after-seconds", "60"),
     )
-    subscription_id = re.fullmatch(rf"subscription (\d+) made: ITEMS CREATE to receiver {receiver_id}\n", made)[1]  # type: ignore[index]  # without a match the test fails here
+    subscription_id = captured(
+        re.fullmatch(rf"subscription (\d+) made: ITEMS CREATE to receiver {receiver_id}\n", made)
+    )
     listed = operator.done("subscriptions", "list", "--receiver", receiver_id, "--resource", "items")
     assert re.search(
         rf'^{subscription_id} +{receiver_id} subscriber +ITEMS +CREATE +active +object.note == "scrap"$',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -70,6 +71,12 @@ class Operator:
         """Its id."""
         made = self.ask("receivers", "create", name, self.deployment.receiver.uri(path), *options)
         return str(made["webhookReceiver"]["id"])
+
+
+def captured(match: re.Match[str] | None) -> str:
+    """The first group of what has to be found."""
+    assert match is not None
+    return match[1]
 
 
 def _run_here(arguments: Sequence[str], environment: Mapping[str, str], directory: Path) -> Finished:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 from graphql import GraphQLError, parse
 
@@ -272,10 +272,10 @@ def _pipelined(api: _Api) -> Figure:
     return Figure(f"attacks: answers in order, of {PIPELINED} queries sent at once", right, "", PIPELINED, "exactly")
 
 
-def _next_body(reading: object) -> bytes:
-    lines = iter(reading.readline, b"\r\n")  # type: ignore[attr-defined]  # a socket's file
+def _next_body(reading: BinaryIO) -> bytes:
+    lines = iter(reading.readline, b"\r\n")
     length = next(int(line.split(b":")[1]) for line in list(lines) if line.lower().startswith(b"content-length:"))
-    return bytes(reading.read(length))  # type: ignore[attr-defined]  # as above
+    return reading.read(length)
 
 
 # ------------------------------------------------------------ beside others

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import psycopg
@@ -12,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
-from clarion.api.server import api_engine
 from clarion.api.session import settings_of
 from clarion.core.ids import TESTS, ClientId, OrganisationId
 from clarion.database.address import DatabaseAddress
@@ -78,8 +76,15 @@ def known(shared_database: DatabaseAddress) -> list[Known]:
             resource = chance.choice(["RUNS", "RUNS", "ISSUES", "PARTS", TESTS])
             action, object_id = chance.choice("cuud"), chance.choice(["1", "2", "many", "many", "many"])
             numbers[owner] += 1
-            change = {"organisation_id": owner, "resource": resource, "action": action, "object_id": object_id}
-            add_change(connection, position, change_id=numbers[owner], **change)  # type: ignore[arg-type]
+            add_change(
+                connection,
+                position,
+                change_id=numbers[owner],
+                organisation_id=owner,
+                resource=resource,
+                action=action,
+                object_id=object_id,
+            )
             made = [one for one in subscriptions[owner] if one[2] == resource or (one[0] == 1 and resource == "PARTS")]
             if resource == TESTS:
                 made = [(0, subscriptions[owner][0][1], TESTS)]
@@ -105,14 +110,6 @@ def known(shared_database: DatabaseAddress) -> list[Known]:
                 )
         connection.execute("ANALYZE")
     return known
-
-
-@pytest.fixture
-async def connection(shared_database: DatabaseAddress) -> AsyncIterator[AsyncConnection]:
-    engine = api_engine(shared_database)
-    async with engine.connect() as connecting:
-        yield connecting
-    await engine.dispose()
 
 
 def one(column: str, *values: object, operator: Operator = Operator.IN) -> Condition:

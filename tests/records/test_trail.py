@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from clarion.access.principal import Principal, Role
-from clarion.api.server import api_engine
 from clarion.core.ids import ClientId, OrganisationId
 from clarion.database.address import DatabaseAddress
 from clarion.database.filters import Condition, Operator
@@ -61,14 +61,6 @@ def organisation_id(shared_database: DatabaseAddress) -> OrganisationId:
     return OrganisationId(organisation_id)
 
 
-@pytest.fixture
-async def connection(shared_database: DatabaseAddress) -> AsyncIterator[AsyncConnection]:
-    engine = api_engine(shared_database)
-    async with engine.connect() as connecting:
-        yield connecting
-    await engine.dispose()
-
-
 @pytest.fixture(params=[None, frozenset({"RUNS"})], ids=["may read all", "may read RUNS"])
 def principal(organisation_id: OrganisationId, request: pytest.FixtureRequest) -> Principal:
     return Principal(ClientId(1), "reader", "MACHINE", Role.AUDITOR, organisation_id, request.param)
@@ -115,7 +107,7 @@ async def test_an_organisation_with_few_events_does_not_read_through_those_of_th
         rows = await most_read(
             connection,
             shared_database,
-            lambda wanted=wanted: list_events(connection, other, wanted, page_request(50, None, None, None)),  # type: ignore[misc]
+            partial(list_events, connection, other, wanted, page_request(50, None, None, None)),
         )
         assert rows <= READ_MAX
 
