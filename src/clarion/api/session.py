@@ -111,11 +111,6 @@ class Session:
         """Whether nothing is committed before the request ends: no outcome can be waited for."""
         return self._whole is not None
 
-    @property
-    def statements_count(self) -> int:
-        """How many statements were run since the count began."""
-        return self._statements.count
-
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """The operation's reading transaction; after an error the next read begins another."""
