@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from clarion.core.encoding import _split_slowly
 from clarion.delivery.body import BODY_BYTES_MAX, render
@@ -26,7 +27,7 @@ rows = st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_siz
 
 def event(action: str, old: str | None, new: str | None, **other: Any) -> Event:
     change = Change(9, 48211, "RUN_STEPS", action, "42", AT, AT + timedelta(milliseconds=3), None, None, None, old, new)
-    return Event(1, 123456, 0, 1, 5, 7, 311, 0, change._replace(**other))
+    return Event(1, 123456, 0, 1, 5, 7, 311, 0, structs.replace(change, **other))
 
 
 def test_the_body_reads_as_documented() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from clarion.core.clock import Now
 from clarion.core.ids import NO_SUBSCRIPTION, TESTS
@@ -181,7 +182,7 @@ class World:
         self.order(CommandKind.CANCEL, event, command_id)
 
     def order(self, kind: CommandKind, event: Event, command_id: int = 1) -> None:
-        row = replace(event, state=State.WAITING) if event in self.table else None
+        row = structs.replace(event, state=State.WAITING) if event in self.table else None
         self.tell(Commanded([Command(command_id, kind, row)]))
 
     def wait(self, seconds: float) -> None:
@@ -616,7 +617,7 @@ def test_a_repeated_order_is_done_without_a_second_end() -> None:
     w = world()
     event = w.add()
     w.load()
-    row = replace(event, state=State.WAITING)
+    row = structs.replace(event, state=State.WAITING)
     w.answer(event)
     w.settle()
     w.tell(Commanded([Command(1, CommandKind.CANCEL, row), Command(2, CommandKind.CANCEL, None)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event
@@ -13,7 +14,7 @@ from delivery.test_engine import OK, Dice, World, attempt
 
 SECOND_NS = 1_000_000_000
 HANGING = range(2, 202)
-TIMED_OUT = attempt(Outcome.TIMED_OUT)._replace(duration_ms=15_000)
+TIMED_OUT = structs.replace(attempt(Outcome.TIMED_OUT), duration_ms=15_000)
 IN_FLIGHT_MAX = 512
 
 

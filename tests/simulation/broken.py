@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from msgspec import structs
+
 from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, Status
@@ -36,10 +38,9 @@ class ForgetsLanes(Engine):
 class SendsWhileSettling(Engine):
     """The next of a lane goes when the one before is answered, not when its end is stored."""
 
-    def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
-        super()._settle(event, attempt, ending)
+    def _settle(self, receiver: Receiver, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
+        super()._settle(receiver, event, attempt, ending)
         if ending is not None and attempt is not None:
-            receiver = self._receiver(event.receiver_id)
             self._leave_lane(receiver, event, Now(0, event.change.recorded_at))
 
 
@@ -127,7 +128,7 @@ class ForgetsOwnership(Engine):
 
 class ForgetsRetryAfter(Engine):
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
-        super()._finished(event, attempt._replace(retry_after_s=None), now)
+        super()._finished(event, structs.replace(attempt, retry_after_s=None), now)
 
 
 class RetriesTooEarly(Engine):
@@ -141,13 +142,13 @@ class ForgetsTimers(Engine):
 
 
 class GivesUpAtTheFirstFailure(Engine):
-    def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
-        super()._settle(event, attempt, ending or Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED))
+    def _settle(self, receiver: Receiver, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
+        super()._settle(receiver, event, attempt, ending or Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED))
 
 
 class SpendsOnOwnFaults(Engine):
     def _finished(self, event: Event, attempt: Attempt, now: Now) -> None:
-        super()._finished(event, attempt._replace(ours=False), now)
+        super()._finished(event, structs.replace(attempt, ours=False), now)
 
 
 class LosesAnOutcome(Engine):

@@ -21,6 +21,7 @@ PROBE_WAIT_MAX_S = 300
 CONCURRENCY_MAX = 64
 """The largest concurrency that a receiver may have; a slow start ends there."""
 TOO_MANY_REQUESTS = 429
+_SUCCEEDED = Outcome.SUCCEEDED
 
 
 def counts(attempt: Attempt) -> bool:
@@ -28,7 +29,7 @@ def counts(attempt: Attempt) -> bool:
 
     A fault of our own does not, nor does a receiver that asks for quiet: 429, and 503 with Retry-After.
     """
-    if attempt.outcome is Outcome.SUCCEEDED:
+    if attempt.outcome is _SUCCEEDED:
         return True
     return not attempt.ours and attempt.status_code != TOO_MANY_REQUESTS and attempt.retry_after_s is None
 
@@ -56,9 +57,9 @@ class Breaker:
 
     def finished(self, attempt: Attempt, now_ns: int) -> None:
         """Count the outcome of a request that was no probe. While open those sent before say nothing new."""
-        if self.is_open or not counts(attempt):
+        failed = attempt.outcome is not _SUCCEEDED
+        if self.is_open or (failed and not counts(attempt)):
             return
-        failed = attempt.outcome is not Outcome.SUCCEEDED
         self._count(now_ns // 1_000_000_000, failed=failed)
         if not failed:
             self._failures_in_a_row = 0
@@ -76,7 +77,7 @@ class Breaker:
         """Take the outcome of a probe: close, or wait for the next, twice as long if the receiver failed."""
         if not self.is_open:
             return
-        if attempt.outcome is Outcome.SUCCEEDED:
+        if attempt.outcome is _SUCCEEDED:
             self.close_slowly()
             return
         if counts(attempt):

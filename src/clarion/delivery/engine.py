@@ -60,6 +60,9 @@ from clarion.sender.outcome import Attempt, Outcome
 
 GONE_STATUS_CODE = 410
 _DELIVERED = Ending(Status.DELIVERED, Reason.SUCCEEDED)
+# To ask an Enum for its member takes longer than what is done with it here, several times for each delivery.
+_WAITING, _READY, _IN_FLIGHT, _SETTLING, _GONE = State
+_SUCCEEDED = Outcome.SUCCEEDED
 
 
 class Engine:
@@ -116,8 +119,8 @@ class Engine:
         """What to do about it, in order. Raises InvariantBroken for what cannot have happened."""
         self._effects = []
         match happened:
-            case Finished(event, attempt):
-                self._finished(event, attempt, now)
+            case Finished():  # nearly all; to take it apart here would cost as much again
+                self._finished(happened.event, happened.attempt, now)
             case Settled(settlements):
                 for settlement in settlements:
                     self._settled(settlement, now)
@@ -130,8 +133,9 @@ class Engine:
             case Configured():
                 self._configured(happened, now)
             case Unsendable(event, reason):
-                self._take_turn(self._release(event, None))
-                self._settle(event, None, Ending(Status.FAILED, reason))
+                receiver = self._release(event, None)
+                self._take_turn(receiver)
+                self._settle(receiver, event, None, Ending(Status.FAILED, reason))
             case Commanded(commands):
                 for command in commands:
                     self._commanded(command, now)
@@ -160,10 +164,10 @@ class Engine:
         self._settings = dict(configured.receivers)
         self._subscriptions = dict(configured.subscriptions)
         for receiver_id, receiver in self._receivers.items():
-            was_unordered = receiver.unordered()
+            was_unordered = receiver.unordered
             receiver.configure(self._settings.get(receiver_id))
             self._remember(receiver, now)
-            if was_unordered and not receiver.unordered():
+            if was_unordered and not receiver.unordered:
                 for lane in receiver.lanes.rests:
                     if receiver.lanes.head(lane) is None:  # its reading may have waited for room
                         self._load_rest(receiver, lane)
@@ -218,7 +222,7 @@ class Engine:
             receiver.alone.intersection_update(receiver.events)
         head = receiver.lanes.head(loaded.lane)
         if head is None:
-            if not receiver.unordered() or receiver.room(self._window) > 0:
+            if not receiver.unordered or receiver.room(self._window) > 0:
                 self._load_rest(receiver, loaded.lane)
         elif head.queue_id in receiver.blocked:
             self._cut(receiver, head)
@@ -230,13 +234,13 @@ class Engine:
         event.attempts_count += 1
         self._judge(receiver, attempt, now, probe=probe)
         self._take_turn(receiver)
-        if attempt.outcome is Outcome.SUCCEEDED:
-            self._settle(event, attempt, _DELIVERED)
+        if attempt.outcome is _SUCCEEDED:
+            self._settle(receiver, event, attempt, _DELIVERED)
             return
         event.first_failed_at = event.first_failed_at or now.wall
         unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else receiver.unwanted(event, self._subscriptions)
         if unwanted is not None:
-            self._settle(event, attempt, Ending(Status.CANCELLED, unwanted))
+            self._settle(receiver, event, attempt, Ending(Status.CANCELLED, unwanted))
             return
         settings = receiver.settings
         assert settings is not None
@@ -245,12 +249,12 @@ class Engine:
         elif settings.active and receiver.health.give_up(now):
             self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
         if event.is_test:
-            self._settle(event, attempt, Ending(Status.FAILED, Reason.TEST_FAILED))
+            self._settle(receiver, event, attempt, Ending(Status.FAILED, Reason.TEST_FAILED))
             return
         if probe:
             # It was sent to learn about the receiver: what is left to the event of its schedule stands.
             event.due_at = not_before(event.due_at, attempt.retry_after_s, now)
-            self._settle(event, attempt, None)
+            self._settle(receiver, event, attempt, None)
             return
         if attempt.ours:
             wait_ms: int | None = own_fault_wait_ms(event.attempts_count - event.spent_count, self._random)
@@ -258,22 +262,21 @@ class Engine:
             event.spent_count += 1
             wait_ms = next_wait_ms(event.spent_count, settings.retry_schedule_s, self._random)
         if wait_ms is None:
-            self._settle(event, attempt, Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED))
+            self._settle(receiver, event, attempt, Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED))
             return
         wait_ms = wait_with_retry_after_ms(wait_ms, attempt.retry_after_s)
         event.due_at = now.wall + timedelta(milliseconds=wait_ms)
-        self._settle(event, attempt, None)
+        self._settle(receiver, event, attempt, None)
 
     def _judge(self, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
         """What the outcome means for the receiver's other events."""
-        receiver.health.finished(attempt, now)
-        if receiver.health.untold:
+        if receiver.health.finished(attempt, now):
             self._remember(receiver, now)
         if probe:
             receiver.breaker.probed(attempt, now.monotonic_ns)
         else:
             receiver.breaker.finished(attempt, now.monotonic_ns)
-        if attempt.retry_after_s is not None and attempt.outcome is not Outcome.SUCCEEDED:
+        if attempt.retry_after_s is not None and attempt.outcome is not _SUCCEEDED:
             quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
             receiver.quiet_until_ns = max(receiver.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
 
@@ -284,20 +287,20 @@ class Engine:
             event.cancelled_by = tuple(one for one in event.cancelled_by if one not in settlement.command_ids)
             event.hurried_by = tuple(one for one in event.hurried_by if one not in settlement.command_ids)
         if settlement.ending is None:
-            self._move(event, State.WAITING)
+            self._move(event, _WAITING)
             if event.cancelled_by and not receiver.leaving:
-                self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+                self._settle(receiver, event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
             elif not self._cancel_if_unwanted(receiver, event):
                 self._hurry(receiver, event, now)
                 self._consider(receiver, event, now)
                 self._refill(receiver)
             return
-        self._move(event, State.GONE)
+        self._move(event, _GONE)
         if event.hurried_by or event.cancelled_by:
             # Orders that came while its end was being stored.
             self._effects.append(Obeyed(event.hurried_by + event.cancelled_by))
         receiver.events.pop(event.queue_id, None)  # not there if it was ended before it was loaded
-        if not receiver.lanes.rests:
+        if receiver.alone and not receiver.lanes.rests:
             receiver.alone.discard(event.queue_id)
         self._leave_lane(receiver, event, now)
         self._refill(receiver)
@@ -317,7 +320,7 @@ class Engine:
             return
         match command.kind:
             case CommandKind.CANCEL:
-                self._cancel(command.command_id, event or self._end_ahead(receiver, row))
+                self._cancel(receiver, command.command_id, event or receiver.end_ahead(row))
             case CommandKind.RETRY_NOW if event is None:
                 # Not loaded yet: the order stands in its table until then.
                 receiver.hurried_ahead.setdefault(row.queue_id, []).append(command.command_id)
@@ -327,23 +330,14 @@ class Engine:
             case _:
                 assert_never(command.kind)
 
-    def _end_ahead(self, receiver: Receiver, row: Event) -> Event:
-        """The row of an event that is not loaded yet, and never is to be."""
-        receiver.ended_ahead = {
-            queue_id: one for queue_id, one in receiver.ended_ahead.items() if receiver.is_ahead(queue_id, one.lane)
-        }
-        receiver.ended_ahead[row.queue_id] = row
-        row.hurried_by = tuple(receiver.hurried_ahead.pop(row.queue_id, ()))
-        return row
-
-    def _cancel(self, command_id: int, event: Event) -> None:
+    def _cancel(self, receiver: Receiver, command_id: int, event: Event) -> None:
         event.cancelled_by += (command_id,)
-        if event.state in (State.WAITING, State.READY):
-            self._settle(event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
+        if event.state in (_WAITING, _READY):
+            self._settle(receiver, event, None, Ending(Status.CANCELLED, Reason.CANCELLED_BY_REQUEST))
 
     def _hurry(self, receiver: Receiver, event: Event, now: Now) -> None:
         """Make a waiting event due that somebody wants tried at once; one that is under way is being tried."""
-        if event.hurried_by and event.state is State.WAITING and event.due_at is not None:
+        if event.hurried_by and event.state is _WAITING and event.due_at is not None:
             event.due_at = min(event.due_at, now.wall)
             if event.overtaken or receiver.lanes.is_head(event.lane, event):
                 self._consider(receiver, event, now)
@@ -389,7 +383,7 @@ class Engine:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
-        if not receiver.unordered():
+        if not receiver.unordered and receiver.lanes.knows(event.lane):
             head = receiver.lanes.head(event.lane)
             kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
             if receiver.lanes.leave(event.lane, event, kept_max=kept_max):
@@ -397,24 +391,24 @@ class Engine:
         self._keep(receiver, event, now)
 
     def _keep(self, receiver: Receiver, event: Event, now: Now) -> None:
-        if (ended := receiver.ended_ahead.pop(event.queue_id, None)) is not None:
+        if receiver.ended_ahead and (ended := receiver.ended_ahead.pop(event.queue_id, None)) is not None:
             if ended.state is not State.GONE:
                 # In its place until its end is stored: what follows in its lane waits for that too.
                 receiver.events[ended.queue_id] = ended
                 receiver.lanes.add(ended.lane, ended)
             return
         receiver.events[event.queue_id] = event
-        if receiver.unordered():
+        if receiver.unordered:
             receiver.alone.add(event.queue_id)
-        if hurried_by := receiver.hurried_ahead.pop(event.queue_id, None):
+        if receiver.hurried_ahead and (hurried_by := receiver.hurried_ahead.pop(event.queue_id, None)):
             event.hurried_by = tuple(hurried_by)
             event.due_at = None
         if self._cancel_if_unwanted(receiver, event):
             receiver.lanes.add(event.lane, event)
             return
-        if receiver.unordered():
+        if receiver.unordered:
             event.lane = event.queue_id
-        if receiver.past_block(event, now):
+        if event.first_failed_at is not None and receiver.past_block(event, now):
             event.overtaken = True
             self._consider(receiver, event, now)
         elif receiver.lanes.add(event.lane, event):
@@ -422,35 +416,36 @@ class Engine:
 
     def _cancel_if_unwanted(self, receiver: Receiver, event: Event) -> bool:
         """End an event that nobody wants any more; whether it was one."""
-        if receiver.leaving or event.state not in (State.WAITING, State.READY):  # leaving: its next owner does it
-            return False
-        if (unwanted := receiver.unwanted(event, self._subscriptions)) is not None:
-            self._settle(event, None, Ending(Status.CANCELLED, unwanted))
-        return unwanted is not None
+        unwanted = receiver.unwanted(event, self._subscriptions)
+        if unwanted is None or receiver.leaving or event.state not in (_WAITING, _READY):
+            return False  # leaving: its next owner does it
+        self._settle(receiver, event, None, Ending(Status.CANCELLED, unwanted))
+        return True
 
     def _consider(self, receiver: Receiver, event: Event, now: Now) -> None:
         """A head (or an overtaken event) that may have become due, expired or overtaken; else wake when it does."""
-        if receiver.leaving or event.state not in (State.WAITING, State.READY):
+        state = event.state
+        if receiver.leaving or (state is not _WAITING and state is not _READY):
             return
         expires_at = self._expires_at(event)
         if expires_at is not None and expires_at <= now.wall:
-            self._settle(event, None, Ending(Status.EXPIRED, Reason.EXPIRED))
+            self._settle(receiver, event, None, Ending(Status.EXPIRED, Reason.EXPIRED))
             return
-        moments = [expires_at] if expires_at is not None else []
-        if event.state is State.WAITING:
+        moments: tuple[datetime, ...] = () if expires_at is None else (expires_at,)
+        if state is _WAITING:
             if event.due_at is None or event.due_at <= now.wall:
-                self._move(event, State.READY)
+                self._move(event, _READY)
                 receiver.blocked.discard(event.queue_id)
                 receiver.ready.append(event)
                 self._take_turn(receiver)
             else:
-                moments.append(event.due_at)
+                moments += (event.due_at,)
                 receiver.blocked.add(event.queue_id)
                 if not event.overtaken and receiver.past_block(event, now):
                     event.overtaken = True
                     self._leave_lane(receiver, event, now)
                 elif (block_ends := receiver.block_ends(event)) is not None and not event.overtaken:
-                    moments.append(block_ends)
+                    moments += (block_ends,)
                 if not event.overtaken:
                     self._cut(receiver, event)
         if moments:
@@ -459,7 +454,7 @@ class Engine:
     def _leave_lane(self, receiver: Receiver, event: Event, now: Now) -> None:
         if (following := receiver.lanes.remove(event.lane, event)) is not None:
             self._consider(receiver, following, now)
-        elif receiver.lanes.head(event.lane) is None:
+        elif receiver.lanes.rests and receiver.lanes.head(event.lane) is None:
             self._load_rest(receiver, event.lane)
 
     def _cut(self, receiver: Receiver, head: Event) -> None:
@@ -483,10 +478,10 @@ class Engine:
             )
 
     def _expires_at(self, event: Event) -> datetime | None:
-        if event.round > 0:  # somebody asked for it, however old it is
-            return None
         seconds = self._subscriptions.get(event.subscription_id)
-        return None if seconds is None else event.change.recorded_at + timedelta(seconds=seconds)
+        if seconds is None or event.round > 0:  # a later round: somebody asked for it, however old it is
+            return None
+        return event.change.recorded_at + timedelta(seconds=seconds)
 
     # ------------------------------------------------------------ sending
 
@@ -498,15 +493,19 @@ class Engine:
     def _pick(self, now: Now) -> None:
         """Send from one receiver after the other while there is room."""
         now_ns = now.monotonic_ns
-        self._room.look(now_ns)
-        while self._sending_allowed and not self._room.full and (receiver := self._next()) is not None:
-            if not self._room.admits(receiver.pace):
+        room = self._room
+        room.look(now_ns)
+        if not self._sending_allowed:
+            return
+        while (self._turns or self._held_back) and not room.full and (receiver := self._next()) is not None:
+            if not room.admits(receiver.pace):
                 self._held_back[receiver] = None
                 continue
             receiver.queued = False
-            while receiver.ready and receiver.ready[0].state is not State.READY:
-                receiver.ready.popleft()  # ended while it stood in line
-            if not receiver.ready or not receiver.has_room():
+            ready = receiver.ready
+            while ready and ready[0].state is not _READY:
+                ready.popleft()  # ended while it stood in line
+            if not ready or not receiver.has_room():
                 continue
             wait_ns = receiver.wait_ns(now_ns)
             if wait_ns > 0:
@@ -514,12 +513,12 @@ class Engine:
                 continue
             if receiver.limit is not None:
                 receiver.limit.take(now_ns)
-            event = receiver.ready.popleft()
-            self._move(event, State.IN_FLIGHT)
+            event = ready.popleft()
+            self._move(event, _IN_FLIGHT)
             if receiver.breaker.is_open:
                 receiver.probe = event
             receiver.in_flight += 1
-            self._room.sent(receiver.pace, event.queue_id, now_ns)
+            room.sent(receiver.pace, event.queue_id, now_ns)
             self._effects.append(Send(event, event.attempts_count + 1))
             self._take_turn(receiver)
 
@@ -532,23 +531,23 @@ class Engine:
 
     def _release(self, event: Event, duration_ms: int | None) -> Receiver:
         receiver = self._receiver(event.receiver_id)
-        if event.state is not State.IN_FLIGHT:
+        if event.state is not _IN_FLIGHT:
             raise InvariantBroken(f"event {event.event_id} finished while {event.state.name}")
         receiver.in_flight -= 1
         self._room.ended(receiver.pace, event.queue_id, duration_ms)
-        if receiver in self._held_back:  # it may have shown that it is not slow
+        if self._held_back and receiver in self._held_back:  # it may have shown that it is not slow
             del self._held_back[receiver]
             receiver.queued = False
         if receiver.probe is event:
             receiver.probe = None
         return receiver
 
-    def _settle(self, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
-        receiver = self._receiver(event.receiver_id)
-        self._move(event, State.SETTLING)
+    def _settle(self, receiver: Receiver, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
+        self._move(event, _SETTLING)
         receiver.blocked.discard(event.queue_id)
-        command_ids = event.hurried_by + (event.cancelled_by if ending else ())
-        self._effects.append(Settle(event, attempt, ending, None if ending else event.due_at, command_ids))
+        command_ids = event.hurried_by + event.cancelled_by if ending is not None else event.hurried_by
+        due_at = event.due_at if ending is None else None
+        self._effects.append(Settle(event, attempt, ending, due_at, command_ids))
 
     def _remember(self, receiver: Receiver, now: Now) -> None:
         """Have stored what is due, and all that is known of a receiver that may be another worker's next."""
@@ -561,11 +560,13 @@ class Engine:
             self._remember(receiver, now)
 
     def _refill(self, receiver: Receiver) -> None:
+        if not receiver.overflowing and not receiver.lanes.rests:
+            return
         room = receiver.room(self._window)
         if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver.receiver_id, receiver.loaded_upto, room))
-        if receiver.lanes.rests and receiver.unordered() and room * 2 >= self._window:
+        if receiver.lanes.rests and receiver.unordered and room * 2 >= self._window:
             self._load_rest(receiver, next(iter(receiver.lanes.rests)))
 
     # ------------------------------------------------------------ time
@@ -589,6 +590,6 @@ class Engine:
             self._timers.set(at_ns, receiver)
 
     def _move(self, event: Event, to: State) -> None:
-        if (event.state, to) not in TRANSITIONS:
+        if to not in TRANSITIONS[event.state]:
             raise InvariantBroken(f"event {event.event_id} cannot go from {event.state.name} to {to.name}")
         event.state = to

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
+
+import msgspec
 
 from clarion.core.ids import NO_SUBSCRIPTION, STANDARD_BODY
 from clarion.ledger.change import Change
@@ -23,17 +24,13 @@ class State(Enum):
     __hash__ = object.__hash__
 
 
-TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
-    {
-        (State.WAITING, State.READY),  # became head and due
-        (State.READY, State.IN_FLIGHT),  # sent
-        (State.READY, State.SETTLING),  # ended without a request: expired or cancelled
-        (State.WAITING, State.SETTLING),  # likewise, while it waited
-        (State.IN_FLIGHT, State.SETTLING),  # answered, or failed
-        (State.SETTLING, State.WAITING),  # to be tried again
-        (State.SETTLING, State.GONE),  # ended
-    }
-)
+TRANSITIONS: dict[State, tuple[State, ...]] = {
+    State.WAITING: (State.READY, State.SETTLING),  # became head and due; ended while it waited: expired or cancelled
+    State.READY: (State.IN_FLIGHT, State.SETTLING),  # sent; ended without a request, likewise
+    State.IN_FLIGHT: (State.SETTLING,),  # answered, or failed
+    State.SETTLING: (State.GONE, State.WAITING),  # ended; to be tried again
+    State.GONE: (),
+}
 """Every step that an event may take; the engine refuses all others as a bug of its own."""
 
 
@@ -62,8 +59,7 @@ class Reason(StrEnum):
     CANCELLED_BY_REQUEST = "CANCELLED_BY_REQUEST"
 
 
-@dataclass(slots=True, eq=False)
-class Event:
+class Event(msgspec.Struct, eq=False, gc=False):
     """One open event with its change. Most of what has a default changes as it is tried.
 
     `fields` is a JSON array of the only fields that the body shows; `body` what a template made, None if it failed.

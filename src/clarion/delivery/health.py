@@ -14,6 +14,7 @@ GIVEN_UP_AFTER = timedelta(days=5)
 FAILURES_MIN = 20
 """Failures from which on it is given up: a receiver that is seldom asked has not had its chance after five days."""
 TOLD_EVERY_S = 60
+_SUCCEEDED = Outcome.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,15 @@ class Health:
         self._told_ns = 0
         self._given_up = False
 
-    def finished(self, attempt: Attempt, now: Now) -> None:
-        """Count the outcome of an attempt, be it a probe or not."""
-        if attempt.outcome is Outcome.SUCCEEDED:
-            self.clear()
+    def finished(self, attempt: Attempt, now: Now) -> bool:
+        """Count the outcome of an attempt, be it a probe or not; whether there is something that is not stored."""
+        if attempt.outcome is _SUCCEEDED:
+            self._failing = None
+            self._given_up = False
         elif counts(attempt):
             before = self._failing
             self._failing = Failing(now.wall, 1) if before is None else Failing(before.since, before.count + 1)
+        return self._failing is not self._told
 
     def clear(self) -> None:
         """Begin anew, as after a success."""

@@ -40,6 +40,10 @@ class Lanes:
         events.append(event)
         return False
 
+    def knows(self, lane: int) -> bool:
+        """Whether any event of the lane is in memory or left in the table."""
+        return lane in self._lanes or lane in self.rests
+
     def is_head(self, lane: int, event: Event) -> bool:
         """Whether the event is at the front of its lane."""
         events = self._lanes.get(lane)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 import orjson
+from msgspec.structs import fields
 
 from clarion.core.ids import shard_of
 from clarion.database.pool import store_errors
@@ -19,7 +20,7 @@ from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
-_NO_ATTEMPT = Attempt._make([None] * len(Attempt._fields))
+_NO_ATTEMPT: Attempt = cast(Any, Attempt)(*[None] * len(fields(Attempt)))
 """The columns of an event without one."""
 
 
@@ -183,7 +184,7 @@ def _rows(records: Sequence[Any]) -> Rows:
 def _event(columns: Any, before: Change | None = None) -> Event:
     """From the columns that the statements call `event`; a change that is the one `before` is kept once for both."""
     (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *rest) = columns[:16]
-    change = before if before is not None and columns[16] == before.position else Change._make(columns[16:])
+    change = before if before is not None and columns[16] == before.position else Change(*columns[16:])
     return Event(
         queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *rest
     )

@@ -20,7 +20,7 @@ BLOCKED_MAX = 20_000
 
 
 class Receiver:
-    """What the engine remembers of one receiver."""
+    """What the engine remembers of one receiver; `unordered`: new events need not wait for others of their object."""
 
     __slots__ = (
         "alone",
@@ -44,12 +44,14 @@ class Receiver:
         "ready",
         "receiver_id",
         "settings",
+        "unordered",
         "wakes_ns",
     )
 
     def __init__(self, receiver_id: int, settings: ReceiverSettings | None, random: Random) -> None:
         self.receiver_id = receiver_id
         self.settings = settings
+        self.unordered = _unordered(settings)
         self.breaker = Breaker(random)
         self.health = Health()
         self.probe: Event | None = None
@@ -73,11 +75,12 @@ class Receiver:
 
     def unwanted(self, event: Event, subscriptions: Container[int]) -> Reason | None:
         """Why the event is not to be sent any more; `subscriptions` are the live ones."""
-        if self.settings is None:
+        settings = self.settings
+        if settings is None:
             return Reason.RECEIVER_DELETED
         if event.subscription_id not in subscriptions:
             return Reason.SUBSCRIPTION_DELETED
-        return None if self.settings.may_be_sent(event) else Reason.RIGHT_REVOKED
+        return None if settings.readable_resources is None or settings.may_be_sent(event) else Reason.RIGHT_REVOKED
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""
@@ -89,6 +92,7 @@ class Receiver:
             self.breaker.close_slowly()
             self.health.clear()
         self.settings = settings
+        self.unordered = _unordered(settings)
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
             self.limit = None
@@ -100,9 +104,14 @@ class Receiver:
         rest = self.lanes.rests.get(lane)
         return queue_id > self.loaded_upto or (rest is not None and queue_id > rest.after_queue_id)
 
-    def unordered(self) -> bool:
-        """Whether new events need not wait for others of their object."""
-        return self.settings is not None and not self.settings.ordered_per_object
+    def end_ahead(self, row: Event) -> Event:
+        """The row of an event that is not loaded yet, and never is to be."""
+        self.ended_ahead = {
+            queue_id: one for queue_id, one in self.ended_ahead.items() if self.is_ahead(queue_id, one.lane)
+        }
+        self.ended_ahead[row.queue_id] = row
+        row.hurried_by = tuple(self.hurried_ahead.pop(row.queue_id, ()))
+        return row
 
     def is_engaged(self) -> bool:
         """Whether a request is under way, or an outcome still to be stored."""
@@ -124,6 +133,8 @@ class Receiver:
 
     def wait_ns(self, now_ns: int) -> int:
         """Nanoseconds until the next request: quiet that the receiver asked for, its breaker's next probe, its rate; 0: now."""
+        if self.limit is None and self.quiet_until_ns <= now_ns and not self.breaker.is_open:
+            return 0  # nearly always
         wait_ns = max(0, self.quiet_until_ns - now_ns, self.breaker.wait_ns(now_ns))
         return wait_ns if self.limit is None else max(wait_ns, self.limit.wait_ns(now_ns))
 
@@ -136,7 +147,9 @@ class Receiver:
 
     def past_block(self, event: Event, now: Now) -> bool:
         """Whether the event has blocked its lane for as long as it may."""
-        if event.first_failed_at is None:  # nearly all: not even a call
-            return False
         block_ends = self.block_ends(event)
         return block_ends is not None and block_ends <= now.wall
+
+
+def _unordered(settings: ReceiverSettings | None) -> bool:
+    return settings is not None and not settings.ordered_per_object

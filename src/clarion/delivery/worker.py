@@ -206,8 +206,8 @@ class Worker:
         # An effect may feed the engine again, so nothing is read from the engine while effects are carried out.
         for effect in effects:
             match effect:
-                case Send(event, _):
-                    self._send(event, now)
+                case Send():
+                    self._send(effect.event, now)
                 case Settle():
                     self._pending.append(effect)
                 case LoadReceiver() | LoadLane():
@@ -221,7 +221,7 @@ class Worker:
                     self._remembered[receiver_id] = effect
                 case Obeyed(command_ids):
                     self._obeyed.extend(command_ids)
-        if self._pending or self._obeyed:
+        if (self._pending or self._obeyed) and not self._settle_now.is_set():
             self._settle_now.set()
         due_ns = self._engine.wake_ns()
         if due_ns != self._wakes_ns:

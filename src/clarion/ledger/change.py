@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 
 class Action(StrEnum):
     """What happened to the object; the value is how tables spell it."""
@@ -46,7 +48,7 @@ class Captured(NamedTuple):
     half_of: int | None = None
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One row of the ledger, as a webhook's body needs it."""
 
     position: int

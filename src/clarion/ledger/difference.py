@@ -19,15 +19,18 @@ class Difference(NamedTuple):
 
 
 _NOTHING = Difference([], {})
+_UPDATE = Action.UPDATE.value
 
 
 def difference(action: str, old: str | None, new: str | None) -> Difference:
     """Fields differ if their text does; one that only the old row has comes last. Raises ValueError for rows that are none."""
-    if action != Action.UPDATE.value or old is None or new is None:
+    if action != _UPDATE or old is None or new is None:
         return _NOTHING
     before, after = split_object(old), split_object(new)
-    names = [name for name, value in after.items() if before.get(name) != value]
-    if before.keys() != after.keys():
+    if list(before) == list(after):  # nearly always: two rows of one table
+        names = [name for name, was, value in zip(after, before.values(), after.values(), strict=True) if was != value]
+    else:
+        names = [name for name, value in after.items() if before.get(name) != value]
         names += [name for name in before if name not in after]
     return Difference(names, before)
 

@@ -136,7 +136,7 @@ async def _recent(
 
 def _previewed(row: Any, asked: Asked) -> Previewed:
     *columns, size = row
-    change = Change._make(columns)
+    change = Change(*columns)
     error: str | None = None
     body: bytes | None = None
     outcome = Outcome.NOT_MATCHED

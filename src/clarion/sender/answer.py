@@ -15,6 +15,7 @@ HEADERS_KEPT_BYTES_MAX = 8 * 1024
 RETRY_AFTER_STATUSES = frozenset({429, 503})
 """The statuses on which the receiver's Retry-After is obeyed."""
 _RETRY_AFTER_LENGTH_MAX = 64
+_SUCCEEDED = (Outcome.SUCCEEDED, None)
 
 
 def judge_status(status_code: int, expected: int | None) -> tuple[Outcome, str | None]:
@@ -23,7 +24,7 @@ def judge_status(status_code: int, expected: int | None) -> tuple[Outcome, str |
     Success is the `expected` status alone where the receiver set one, otherwise any 2xx.
     """
     if status_code == expected or (expected is None and 200 <= status_code < 300):
-        return Outcome.SUCCEEDED, None
+        return _SUCCEEDED
     wanted = "any 2xx" if expected is None else str(expected)
     redirect = "; redirects are not followed" if 300 <= status_code < 400 else ""
     return Outcome.UNEXPECTED_STATUS, f"answered {status_code}, expected {wanted}{redirect}"

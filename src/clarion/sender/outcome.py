@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+
+import msgspec
 
 
 class Outcome(StrEnum):
@@ -48,7 +49,7 @@ class Failure:
     ours: bool = False
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One HTTP request made for an event, with its answer.
 
     `response_headers` and `response_body` come from outside, cut to size but otherwise as they were: whoever

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
+import msgspec
+
 from clarion.core.clock import Clock
 from clarion.sender.address import Target
 from clarion.sender.answer import KeptHeaders
@@ -30,46 +32,22 @@ EXCHANGES_WHILE_CONTENDED = 50
 """After so many requests a connection is given up for a receiver that waits for room at the same destination."""
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request on its way, from `send` to `done`."""
 
-    __slots__ = (
-        "connection",
-        "deadline_ns",
-        "done",
-        "expected_response_code",
-        "peer_address",
-        "pool",
-        "private",
-        "repeated",
-        "request",
-        "source_address",
-        "started_at",
-        "started_ns",
-        "uniform",
-    )
-
-    def __init__(
-        self,
-        expected_response_code: int | None,
-        started_at: datetime,
-        started_ns: int,
-        deadline_ns: int,
-        done: Callable[[Attempt], None],
-    ) -> None:
-        self.request = b""
-        self.private: tuple[str, ...] = ()
-        self.expected_response_code = expected_response_code
-        self.started_at = started_at
-        self.started_ns = started_ns
-        self.deadline_ns = deadline_ns
-        self.done = done
-        self.pool: Pool | None = None
-        self.connection: Http1Connection | None = None
-        self.peer_address: str | None = None
-        self.source_address: str | None = None
-        self.repeated = False
-        self.uniform = False
+    expected_response_code: int | None
+    started_at: datetime
+    started_ns: int
+    deadline_ns: int
+    done: Callable[[Attempt], None]
+    request: bytes = b""
+    private: tuple[str, ...] = ()
+    pool: Pool | None = None
+    connection: Http1Connection | None = None
+    peer_address: str | None = None
+    source_address: str | None = None
+    repeated: bool = False
+    uniform: bool = False
 
 
 Finish = Callable[[Exchange, Failure | None], Callable[[], None]]
