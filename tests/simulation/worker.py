@@ -115,6 +115,7 @@ class ModelWorker:
         self.alive = True
         self.has_session = False
         self.pending: list[Settle] = []
+        self._finished: list[Finished] = []
         self.settling: list[Settle] = []
         self._leaving: set[int] = set()
         self._tail = Tail()
@@ -188,10 +189,10 @@ class ModelWorker:
 
     # ------------------------------------------------------------ the engine and its effects
 
-    def apply(self, happened: Input) -> None:
+    def apply(self, *happened: Input) -> None:
         if not self.alive:
             return
-        for effect in self._world.handle(self, happened):
+        for effect in [effect for one in happened for effect in self._world.handle(self, one)]:
             match effect:
                 case Send(event, _):
                     self._send(event)
@@ -225,7 +226,16 @@ class ModelWorker:
         event.body_sha256 = event.event_id.to_bytes(32, "big")
         answer = self._world.request(self, event)
         started_at = self._world.wall()
-        self._world.after(answer.after_s, lambda: self.apply(Finished(event, answer.attempt(started_at))))
+        self._world.after(answer.after_s, lambda: self._answered(Finished(event, answer.attempt(started_at))))
+
+    def _answered(self, finished: Finished) -> None:
+        if not self._finished:
+            self._world.after(0, self._take_finished)
+        self._finished.append(finished)
+
+    def _take_finished(self) -> None:
+        finished, self._finished = self._finished, []
+        self.apply(*finished)
 
     def _wake_at(self, due_ns: int | None) -> None:
         if due_ns is None or (self._tick_ns is not None and self._tick_ns <= due_ns):

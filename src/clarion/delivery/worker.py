@@ -1,7 +1,7 @@
 """The worker's loop: load, ask the engine, send, ask the engine, settle.
 
-Everything that decides is in the engine. Callbacks, not tasks, carry a delivery: an answer comes in, the engine says what
-is next, the next request goes out, all in one turn of the event loop.
+Everything that decides is in the engine. Callbacks, not tasks, carry a delivery: the answers that came in with one turn of
+the event loop are told to the engine, which says what is next, and the next requests go out.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class Worker:
         self._ending = False
         # A release never overlaps a settle: what it refuses is only what nobody waits for any more.
         self._outcomes = asyncio.Lock()
+        self._finished: list[Finished] = []
         self._pending: list[Settle] = []
         self._settling: list[Settle] = []
         self._wanted: deque[LoadReceiver | LoadLane] = deque()
@@ -198,11 +199,11 @@ class Worker:
 
     # ------------------------------------------------------------ the engine and its effects
 
-    def _apply(self, happened: Input) -> None:
+    def _apply(self, *happened: Input) -> None:
         if self._discarded:
             return
         now = self._clock.now()
-        effects = self._engine.handle(happened, now)
+        effects = [effect for one in happened for effect in self._engine.handle(one, now)]
         # An effect may feed the engine again, so nothing is read from the engine while effects are carried out.
         for effect in effects:
             match effect:
@@ -266,12 +267,20 @@ class Worker:
         asyncio.get_running_loop().call_soon(self._guarded, Unsendable(event, reason))
 
     def _answered(self, event: Event, attempt: Attempt) -> None:
-        self._guarded(Finished(event, attempt))
+        # Told once the event loop has read all answers that came in: one kind of work after the other finds its code and
+        # data in the processor's caches.
+        if not self._finished:
+            asyncio.get_running_loop().call_soon(self._take_finished)
+        self._finished.append(Finished(event, attempt))
 
-    def _guarded(self, happened: Input) -> None:
+    def _take_finished(self) -> None:
+        finished, self._finished = self._finished, []
+        self._guarded(*finished)
+
+    def _guarded(self, *happened: Input) -> None:
         """Apply from a callback, where an exception would only be logged by the event loop."""
         try:
-            self._apply(happened)
+            self._apply(*happened)
         except ClarionError as error:
             self._fail(error)
         if self._ending and not self._engine.in_flight:
