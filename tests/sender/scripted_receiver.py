@@ -93,6 +93,14 @@ class Visit:
         self.connection.sendall(answer(200))
         return True
 
+    def on_twice(self, query: dict[str, str]) -> bool:
+        """Answers a second time, unasked: another TLS record, which arrives with the first one. Then a reset, if wanted."""
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self.connection.sendall(answer(200, b"first"))
+        self.connection.sendall(answer(200, b"second"))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        return self.on_reset(query) if "reset" in query else True
+
     def on_visits(self, query: dict[str, str]) -> bool:
         self.connection.sendall(answer(200, str(paths[query["path"]]).encode()))
         return True

@@ -87,6 +87,19 @@ async def test_the_status_decides(
     assert (attempt.error is None) == (outcome is Outcome.SUCCEEDED)
 
 
+@pytest.mark.parametrize("path", ["/twice", "/twice?reset=1"])
+async def test_a_second_answer_is_not_the_next_ones(post: Post, receivers: Receivers, path: str) -> None:
+    """Whether the next request waits already, or comes as soon as the first one is answered."""
+    for receiver_id in range(10, 15):
+        first = post.begin(receivers.uri(path), receiver_id=receiver_id, concurrency=1)
+        waiting = post.begin(receivers.uri("/echo"), b"waiting", receiver_id=receiver_id, concurrency=1)
+        assert path != "/twice" or (await first).response_body == b"first"
+        await first
+        later = await post(receivers.uri("/echo"), b"later", receiver_id=receiver_id, concurrency=1)
+        for attempt, body in ((await waiting, b"waiting"), (later, b"later")):
+            assert base64.b64decode(json.loads(attempt.response_body)["body"]) == body
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_answers_and_nobody_goes_there(post: Post, receivers: Receivers, status: int) -> None:
     before = (await post(receivers.uri("/visits?path=/followed"))).response_body

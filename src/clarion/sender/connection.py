@@ -13,6 +13,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from clarion.sender.address import AddressNotAllowed, Target
+from clarion.sender.channel import TlsChannel
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
 from clarion.sender.outcome import Failure, Outcome
 from clarion.sender.policy import Policy
@@ -22,7 +23,6 @@ from clarion.sender.tls import COMMON, Identity, context_of, tls_context
 
 CONNECT_BUDGET_S = 5.0
 READ_BUFFER_BYTES = 64 * 1024
-_SHUTDOWN_BUDGET_S = 1.0
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, in the words an operator searches for.
 _CERTIFICATE_ERRORS = {
@@ -107,16 +107,8 @@ class Opener:
     async def _start_tls(
         self, raw: socket.socket, connection: Http1Connection, target: Target, context: ssl.SSLContext
     ) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(
-                lambda: connection,
-                sock=raw,
-                ssl=context,
-                server_hostname=target.host,
-                ssl_handshake_timeout=CONNECT_BUDGET_S * 2,  # ours is shorter and covers connecting too
-                ssl_shutdown_timeout=_SHUTDOWN_BUDGET_S,
-            )
+            await TlsChannel.open(raw, context, target.host, connection)
         except ssl.SSLCertVerificationError as error:
             reason = _CERTIFICATE_ERRORS.get(error.verify_code, error.verify_message.lower()[:120])
             raise OpeningFailed(Failure(Outcome.TLS_FAILED, reason), connection.peer_address) from error

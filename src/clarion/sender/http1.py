@@ -52,8 +52,7 @@ class Shared:
     """
 
     def __init__(self, read_buffer_bytes: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        # Reading into it, rather than into new bytes for each answer, halves the cost of a request: the TLS layer would
-        # allocate and free 256 KiB every time. What is read is parsed at once.
+        # What is read is parsed at once, so that one buffer serves all.
         self.read_buffer = memoryview(bytearray(read_buffer_bytes))
         self._call_soon = call_soon
         self._waiting: list[Http1Connection] = []
