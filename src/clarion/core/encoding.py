@@ -58,7 +58,8 @@ def _split_slowly(encoded: bytes) -> dict[str, bytes]:
 
 def join_object(members: Iterable[tuple[str, msgspec.Raw]]) -> str:
     """A JSON object with the values as they were written."""
-    return f"{{{','.join([f'{quote_name(name)}:{bytes(value).decode()}' for name, value in members])}}}"
+    parts = [f"{quote_name(name)}:{str(value, 'utf-8')}" for name, value in members]
+    return f"{{{','.join(parts)}}}"
 
 
 @lru_cache(maxsize=10_000)

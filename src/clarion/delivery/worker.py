@@ -63,6 +63,9 @@ LOADED_MAX = 50_000
 SETTLE_ROWS_MAX = 500
 SETTLE_GATHER_S = 0.004
 """How long a small settle waits for company; a settle under way gathers the next one by itself."""
+SETTLE_MANY = 8
+SETTLE_GATHER_MANY_S = 0.006
+"""How much longer it waits when so many came meanwhile: what a statement takes whatever its rows is shared by more of them."""
 LOOK_EVERY_S = 0.2
 COMMANDS_MAX = 500
 """Orders read at once."""
@@ -484,6 +487,8 @@ class Worker:
                 await self._settle_now.wait()
                 if len(self._pending) < SETTLE_ROWS_MAX:
                     await asyncio.sleep(SETTLE_GATHER_S)
+                    if SETTLE_MANY <= len(self._pending) < SETTLE_ROWS_MAX:
+                        await asyncio.sleep(SETTLE_GATHER_MANY_S)
                 self._settling, self._pending = self._pending[:SETTLE_ROWS_MAX], self._pending[SETTLE_ROWS_MAX:]
                 if not self._pending:
                     self._settle_now.clear()

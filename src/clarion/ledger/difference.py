@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
+from operator import ne
 from typing import NamedTuple
 
 import msgspec
@@ -28,7 +30,7 @@ def difference(action: str, old: str | None, new: str | None) -> Difference:
         return _NOTHING
     before, after = split_object(old), split_object(new)
     if list(before) == list(after):  # nearly always: two rows of one table
-        names = [name for name, was, value in zip(after, before.values(), after.values(), strict=True) if was != value]
+        names = list(compress(after, map(ne, before.values(), after.values())))
     else:
         names = [name for name, value in after.items() if before.get(name) != value]
         names += [name for name in before if name not in after]
