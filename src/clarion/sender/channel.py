@@ -73,6 +73,8 @@ class TlsChannel(asyncio.Transport):
                 # It was gone before the handshake began; which call of ours notices is chance.
                 raise ConnectionResetError(*error.args) from error
             raise
+        # A long body's last record does not wait until the one before is acknowledged.
+        tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = cls(tls, reader)
         reader.connection_made(channel)
         if not channel._closed:
@@ -122,7 +124,7 @@ class TlsChannel(asyncio.Transport):
         """
         while not self._closed:
             try:
-                count = self._tls.recv_into(self._buffer)
+                count = self._tls.recv_into(self._buffer, self._buffer.nbytes)
             except ssl.SSLWantReadError:
                 if self._write_error is not None:
                     self._end(self._write_error)
