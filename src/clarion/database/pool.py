@@ -71,6 +71,7 @@ async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> a
         "enable_bitmapscan": "off",
         "enable_mergejoin": "off",
         "enable_sort": "off",
+        "enable_incremental_sort": "off",
         "enable_hashjoin": "off",
     }
     with store_errors(f"connect ({name})"):
@@ -89,6 +90,17 @@ async def join_by_hash(connection: asyncpg.Connection) -> None:
     """
     with store_errors("set up a session"):
         await connection.execute("SET enable_hashjoin = on; SET enable_nestloop = off")
+
+
+async def plan_once(connection: asyncpg.Connection) -> None:
+    """For a session whose statements each have one good plan, whatever is asked: it is made at first and kept.
+
+    Left to choose, PostgreSQL goes on planning anew where rows are few, which takes several times what they take. Statistics
+    change nothing about a plan that is kept until they are gathered anew, so each statement must force its index by itself.
+    Raises StoreUnavailable.
+    """
+    with store_errors("set up a session"):
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
 
 
 async def close(connection: asyncpg.Connection | None) -> None:

@@ -23,12 +23,13 @@ SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
 ) AS e ON true;
 
 -- name: load_receiver
--- Further rows of one receiver, as `load_tail`. In: receiver, last queue id, limit. Index: queue_of_receiver.
+-- Further rows of one receiver, as `load_tail`. In: receiver, last queue id, limit. Index: queue_of_receiver, which is the only
+-- one that has this order; were the receiver merely equal, the rows of all could be read in the order of their ids.
 SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
     SELECT {event}
     FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
-    WHERE q.receiver_id = $1 AND q.queue_id > $2
-    ORDER BY q.queue_id LIMIT $3
+    WHERE (q.receiver_id, q.queue_id) > ($1::bigint, $2::bigint) AND q.receiver_id <= $1
+    ORDER BY q.receiver_id, q.queue_id LIMIT $3
 ) AS e ON true;
 
 -- name: load_commands
@@ -43,12 +44,13 @@ ORDER BY c.id LIMIT $3;
 
 -- name: load_lane
 -- Further rows of one lane, as `load_tail`. In: receiver, lane, above which and up to which queue id, limit.
--- Index: queue_of_lane.
+-- Index: queue_of_lane, by its order likewise.
 SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
     SELECT {event}
     FROM clarion.queue q JOIN clarion.ledger l ON l.position = q.position
-    WHERE q.receiver_id = $1 AND q.lane = $2 AND q.queue_id > $3 AND q.queue_id <= $4
-    ORDER BY q.queue_id LIMIT $5
+    WHERE (q.receiver_id, q.lane, q.queue_id) > ($1::bigint, $2::bigint, $3::bigint)
+      AND (q.receiver_id, q.lane, q.queue_id) <= ($1, $2, $4::bigint)
+    ORDER BY q.receiver_id, q.lane, q.queue_id LIMIT $5
 ) AS e ON true;
 
 -- name: settle

@@ -11,7 +11,7 @@ import asyncpg
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.core.settings import DEFAULT_ENVIRONMENT
-from clarion.database.pool import close, join_by_hash
+from clarion.database.pool import close, join_by_hash, plan_once
 from clarion.delivery.shard import LeasePolicy, Ownership
 from clarion.delivery.worker import Session, Worker, incarnation_of
 from clarion.sender.seal import Sealer
@@ -55,6 +55,8 @@ async def run_delivery(
                 opened.append(await open_session(part))
             owning, reading, writing, login = opened
             await join_by_hash(writing)
+            for connection in (reading, writing):
+                await plan_once(connection)
             ownership = Ownership(owning, reading, login, policy)
             if worker is None:
                 standing = await ownership.join(name)
