@@ -26,7 +26,9 @@ ALL = range(64)
 
 
 def change(position: int) -> Change:
-    return Change(position, position, "RUNS", "u", "7", EPOCH, EPOCH, "1", "operator", None, "{}", "{}")
+    occurred_at = EPOCH + timedelta(microseconds=position * 1_234_567)
+    recorded_at = EPOCH + timedelta(days=1, microseconds=-position)
+    return Change(position, position, "RUNS", "u", "7", occurred_at, recorded_at, "1", "operator", None, "{}", "{}")
 
 
 def attempt(outcome: Outcome = Outcome.SUCCEEDED) -> Attempt:
@@ -120,9 +122,10 @@ class Real:
         await self._connection.execute(
             "INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at,"
             " captured_at, xid, action, resource, object_id, actor_id, actor_name, link, old, new)"
-            " VALUES ($1, 1, $1, $1, $2, $2, $2, '1', 'u', $3, $4, $5, $6, sha256(''), $7, $8)",
+            " VALUES ($1, 1, $1, $1, $2, $3, $3, '1', 'u', $4, $5, $6, $7, sha256(''), $8, $9)",
             number,
-            EPOCH,
+            c.recorded_at,
+            c.occurred_at,
             c.resource,
             c.object_id,
             c.actor_id,
@@ -239,6 +242,14 @@ async def test_a_loaded_event_carries_its_row_and_its_change(store: Model | Real
     assert (event.event_id, event.round, event.receiver_id, event.subscription_id, event.lane) == (1, 0, 5, 1, 9)
     assert (event.attempts_count, event.spent_count, event.due_at, event.first_failed_at) == (0, 0, None, None)
     assert event.change == change(1)
+
+
+async def test_a_changes_moments_come_to_the_microsecond(store: Model | Real) -> None:
+    queue = store.queue(await store.join())
+    for _ in range(50):
+        await store.add(5)
+    events = (await done(queue.load_tail(ALL, 0, [], 50))).events
+    assert [event.change for event in events] == [change(number) for number in range(1, 51)]
 
 
 async def test_a_receivers_rows_are_read_by_ascending_id_up_to_the_limit(store: Model | Real) -> None:

@@ -1,10 +1,13 @@
 -- The delivery worker's statements.
 
 -- name: event
--- A queue row with its change, in the order of the fields of Event and Change: they are made from it by position.
+-- A queue row with its change, in the order of the fields of Event and Change: they are made from it by position, after two
+-- columns of the statement's own. The change's moments are seconds since 1970, exact to the microsecond: the driver takes longer
+-- to make two timestamps than all the other columns.
 q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane,
        q.attempts_count, q.spent_count, q.due_at, q.first_failed_at, q.body_sha256, q.render_version, q.fields, q.body,
-       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id, l.occurred_at, l.recorded_at,
+       l.position, l.change_id, l.resource, l.action::text AS action, l.object_id,
+       date_part('epoch', l.occurred_at) AS occurred_at, date_part('epoch', l.recorded_at) AS recorded_at,
        l.actor_id, l.actor_name, l.correlation_id, l.old, l.new
 
 -- name: look

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import asyncpg
+import msgspec
 import orjson
-from msgspec.structs import fields
 
 from clarion.core.ids import shard_of
 from clarion.database.pool import store_errors
@@ -20,7 +21,7 @@ from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
-_NO_ATTEMPT: Attempt = cast(Any, Attempt)(*[None] * len(fields(Attempt)))
+_NO_ATTEMPT: Attempt = cast(Any, Attempt)(*[None] * len(msgspec.structs.fields(Attempt)))
 """The columns of an event without one."""
 
 
@@ -76,7 +77,7 @@ class Queue:
             Command(
                 record["command_id"],
                 CommandKind(record["kind"]),
-                None if record["queue_id"] is None else _event(record[2:]),
+                None if record["queue_id"] is None else _event(record),
             )
             for record in records
         ]
@@ -176,15 +177,37 @@ def _rows(records: Sequence[Any]) -> Rows:
     events: list[Event] = []
     change: Change | None = None
     for record in records if queue_id is not None else ():
-        events.append(_event(record[2:], change))
-        change = events[-1].change
+        event = _event(record, change)
+        change = event.change
+        events.append(event)
     return Rows(events, version, last_queue_id)
 
 
-def _event(columns: Any, before: Change | None = None) -> Event:
-    """From the columns that the statements call `event`; a change that is the one `before` is kept once for both."""
-    (queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, *rest) = columns[:16]
-    change = before if before is not None and columns[16] == before.position else Change(*columns[16:])
+def _event(record: Any, before: Change | None = None) -> Event:
+    """From two columns and those that the statements call `event`; a change that is the one `before` is kept once for both."""
+    # fmt: off
+    (
+        _, _, queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane,
+        attempts_count, spent_count, due_at, first_failed_at, body_sha256, render_version, fields, body,
+        position, change_id, resource, action, object_id, occurred_at, recorded_at, actor_id, actor_name, correlation_id, old, new,
+    ) = record  # by name it would take twice as long
+    if before is not None and before.position == position:
+        change = before
+    else:
+        change = Change(
+            position, change_id, resource, action, object_id, _moment(occurred_at), _kept_moment(recorded_at),
+            actor_id, actor_name, correlation_id, old, new,
+        )
     return Event(
-        queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change, *rest
+        queue_id, event_id, round_, organisation_id, receiver_id, subscription_id, sequence, lane, change,
+        attempts_count, spent_count, due_at, first_failed_at, body_sha256, render_version, fields, body,
     )
+    # fmt: on
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+_kept_moment = lru_cache(maxsize=64)(_moment)
+"""For moments that many rows have: all changes of one batch of the router are recorded at once."""
