@@ -65,11 +65,12 @@ async def test_a_read_of_the_queue_goes_by_its_own_index(
     assert not [line for line in plan if "Sort" in line]
 
 
-async def test_a_settle_finds_its_rows_by_their_ids(session: asyncpg.Connection) -> None:
+@pytest.mark.parametrize(("statement", "count"), [("settle_ended", 1), ("settle", 2)])
+async def test_a_settle_finds_its_rows_by_their_ids(session: asyncpg.Connection, statement: str, count: int) -> None:
     await join_by_hash(session)
-    plan = await _plan(session, "settle")
+    plan = await _plan(session, statement)
     scans = [place for place, line in enumerate(plan) if re.search(r"Scan .*\bon queue\b", line)]
-    assert len(scans) == 2
+    assert len(scans) == count
     for scan in scans:
         assert "Index Scan using queue_pkey on queue" in plan[scan]
         assert "Index Cond: (queue_id = ANY" in plan[scan + 1]

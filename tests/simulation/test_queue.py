@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from inspect import isawaitable
 from typing import Any
 
@@ -23,6 +25,7 @@ from simulation.model_queue import ModelQueue, Row, Tables
 EPOCH = datetime(2026, 11, 24, tzinfo=UTC)
 DELIVERED = Ending(Status.DELIVERED, Reason.SUCCEEDED)
 ALL = range(64)
+HASH = sha256(b"body").digest()
 
 
 def change(position: int) -> Change:
@@ -78,6 +81,24 @@ class Model:
 
     async def attempts(self) -> list[tuple[int, int, str]]:
         return [(event_id, number, a.outcome.value) for (event_id, _, number), a in self.tables.attempts.items()]
+
+    async def whole_attempts(self) -> dict[tuple[int, int], tuple[Any, ...]]:
+        return {
+            (event_id, number): (
+                a.started_at,
+                a.duration_ms,
+                a.status_code,
+                a.response_headers,
+                a.response_body,
+                a.error,
+                a.source_address,
+                a.peer_address,
+            )
+            for (event_id, _, number), a in self.tables.attempts.items()
+        }
+
+    async def hashes(self) -> dict[int, bytes | None]:
+        return {event_id: e.body_sha256 for (event_id, _), e in self.tables.events.items()}
 
     def queue(self, worker_id: int, releases: int = 0) -> ModelQueue:
         return ModelQueue(self.tables, worker_id, releases)
@@ -170,6 +191,20 @@ class Real:
             "SELECT event_id, number, outcome FROM clarion.attempts ORDER BY event_id, number"
         )
         return [(r[0], r[1], r[2]) for r in records]
+
+    async def whole_attempts(self) -> dict[tuple[int, int], tuple[Any, ...]]:
+        records = await self._connection.fetch(
+            "SELECT event_id, number, started_at, duration_ms, status_code, response_headers, response_body, error,"
+            " source_address, peer_address FROM clarion.attempts"
+        )
+        return {
+            (r[0], r[1]): (*r[2:5], tuple((name, value) for name, value in json.loads(r[5] or "[]")), *r[6:])
+            for r in records
+        }
+
+    async def hashes(self) -> dict[int, bytes | None]:
+        records = await self._connection.fetch("SELECT event_id, body_sha256 FROM clarion.events")
+        return {r[0]: r[1] for r in records}
 
     def queue(self, worker_id: int, releases: int = 0) -> Queue:
         return Queue(self._connection, self._connection, worker_id, releases)
@@ -286,13 +321,87 @@ async def test_a_postponed_event_keeps_its_place_and_what_is_known_of_it(store: 
     await store.add(1)
     (event,) = (await done(queue.load_tail(ALL, 0, [], 1))).events
     event.attempts_count, event.spent_count = 2, 1
-    event.due_at, event.first_failed_at, event.body_sha256 = EPOCH + timedelta(5), EPOCH, b"hash"
+    event.due_at, event.first_failed_at, event.body_sha256 = EPOCH + timedelta(5), EPOCH, HASH
     await done(queue.settle([Settle(event, attempt(Outcome.TIMED_OUT), None, event.due_at)]))
-    assert (await store.open_rows())[1] == (EPOCH + timedelta(5), 2, 1, EPOCH, b"hash")
+    assert (await store.open_rows())[1] == (EPOCH + timedelta(5), 2, 1, EPOCH, HASH)
     again = (await done(queue.load_tail(ALL, 0, [], 10))).events[0]
     assert (again.queue_id, again.due_at, again.attempts_count, again.spent_count) == (1, event.due_at, 2, 1)
     assert await store.attempts() == [(1, 2, "TIMED_OUT")]
     assert await store.ended() == {}
+
+
+async def test_rows_that_are_alike_and_rows_that_differ_keep_what_is_theirs(store: Model | Real) -> None:
+    """In one batch: most are alike, some have their own answer, one was never sent, one of two that failed goes on."""
+    queue = store.queue(await store.join())
+    for _ in range(12):
+        await store.add(1)
+    events = (await done(queue.load_tail(ALL, 0, [], 12))).events
+    settlements: list[Settle] = []
+    for number, event in enumerate(events):
+        event.attempts_count = 1 + number % 2
+        event.body_sha256 = sha256(b"%d" % number).digest()
+        tried = Attempt(
+            Outcome.SUCCEEDED if number < 10 else Outcome.UNEXPECTED_STATUS,
+            EPOCH + timedelta(microseconds=number * 7),
+            number,
+            200 if number < 10 else 500,
+            (("a", "b"),) if number < 5 else (("date", str(number)),),
+            b"" if number < 5 else bytes(range(number)),
+            None if number < 10 else f"failed {number}",
+            "127.0.0.1",
+            "::1" if number % 3 else None,
+            None,
+        )
+        settlements.append(Settle(event, tried, DELIVERED, None))
+    events[7].body_sha256 = None
+    settlements[7] = Settle(events[7], None, Ending(Status.EXPIRED, Reason.EXPIRED), None)
+    events[3].due_at = EPOCH + timedelta(microseconds=1)
+    settlements[3] = Settle(events[3], settlements[3].attempt, None, events[3].due_at)
+    settlements[11] = Settle(events[11], settlements[11].attempt, None, None)
+    await done(queue.settle(settlements))
+    assert {queue_id: (row[0], row[1], row[4]) for queue_id, row in (await store.open_rows()).items()} == {
+        4: (events[3].due_at, 2, events[3].body_sha256),
+        12: (None, 2, events[11].body_sha256),
+    }
+    ended = [s for s in settlements if s.ending is not None]
+    assert await store.hashes() == {s.event.event_id: s.event.body_sha256 for s in ended}
+    assert await store.ended() == {
+        s.event.event_id: (s.ending.status.value, s.ending.reason.value, s.event.attempts_count)
+        for s in ended
+        if s.ending
+    }
+    assert await store.whole_attempts() == {
+        (s.event.event_id, s.event.attempts_count): (
+            a.started_at,
+            a.duration_ms,
+            a.status_code,
+            a.response_headers,
+            a.response_body,
+            a.error,
+            a.source_address,
+            a.peer_address,
+        )
+        for s in settlements
+        if (a := s.attempt)
+    }
+
+
+@pytest.mark.parametrize("store", [pytest.param("postgresql", marks=pytest.mark.data_path)], indirect=True)
+async def test_whatever_a_receiver_answers_can_be_stored(store: Real) -> None:
+    queue = store.queue(await store.join())
+    await store.add(1)
+    await store.add(1)
+    ended, postponed = (await queue.load_tail(ALL, 0, [], 2)).events
+    hostile = 'a\0b \ud800 "quoted" \\u0000 {1,2} \u2028 \U0001f4a5\n\x1f'
+    headers = (("x-\x7f", '\0 "\\u0000" \xff {}'), ("x", ""), ("x", "[]"))
+    body = bytes(range(256)) * 16
+    tried = Attempt(Outcome.PROTOCOL_ERROR, EPOCH, 0, None, headers, body, hostile, None, None, None)
+    ended.attempts_count = postponed.attempts_count = 1
+    failed = Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED)
+    await queue.settle([Settle(postponed, tried, None, None), Settle(ended, tried, failed, None)])
+    shown = hostile.replace("\0", "\ufffd").replace("\ud800", "?")
+    stored = (EPOCH, 0, None, headers, body, shown, None, None)
+    assert await store.whole_attempts() == {(1, 1): stored, (2, 1): stored}
 
 
 async def test_settling_twice_is_harmless(store: Model | Real) -> None:

@@ -56,57 +56,88 @@ SELECT look.*, e.* FROM {look} LEFT JOIN LATERAL (
     ORDER BY q.receiver_id, q.lane, q.queue_id LIMIT $5
 ) AS e ON true;
 
--- name: settle
--- Attempts stored, ended events moved to history, failed ones given their next time, orders that are carried out
--- deleted; whole or not at all.
--- The worker's own row is the fence: a take-over ends that row before it touches anything else, and a release of shards
--- counts it up, so that a settle made before is refused and can never meet a row that another worker owns.
--- Safe to repeat after an answer was lost: rows already settled are left as they are.
--- The keys stand there twice so that the rows are found by the index whatever the planner believes the table to hold.
--- An attempt travels with the outcome of its event; without one its columns are null.
-WITH fence AS (
+-- name: fence
+-- The worker's own row: a take-over ends that row before it touches anything else, and a release of shards counts it up, so
+-- that a settle made before is refused and can never meet a row that another worker owns.
+fence AS (
     SELECT id FROM clarion.workers WHERE id = $1 AND ended_at IS NULL AND releases = $2::integer FOR SHARE
-), ended AS (
-    DELETE FROM clarion.queue q
-    USING fence, unnest($4::bigint[], $5::text[], $6::text[], $7::integer[], $8::bytea[], $9::timestamptz[], $10::integer[],
-                        $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::text[], $17::text[])
-          AS n (queue_id, status, reason, attempts_count, body_sha256, started_at, duration_ms, status_code, outcome,
-                response_headers, response_body, error, source_address, peer_address)
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($4::bigint[])
+)
+
+-- name: given
+-- The rows: what each has for itself, its place among them, and what it has in common with others.
+unnest($5::text::bigint[], $6::text::integer[], $7::text::integer[], $8::text::timestamptz[])
+    WITH ORDINALITY AS n (queue_id, kind_place, duration_ms, started_at, place),
+LATERAL (SELECT $3::jsonb -> n.kind_place AS kind) AS k
+
+-- name: told
+-- What a row's kind says, by the names of the columns; in the order in which `_kind` gives it.
+LATERAL (
+    SELECT kind ->> 0 AS status, kind ->> 1 AS reason, (kind ->> 2)::timestamptz AS due_at, (kind ->> 3)::integer AS spent_count,
+           (kind ->> 4)::timestamptz AS first_failed_at, (kind ->> 5)::integer AS attempts_count,
+           CASE WHEN (kind ->> 6)::boolean THEN substr($4::bytea, (place::integer - 1) * 32 + 1, 32) END AS body_sha256,
+           (kind ->> 7)::smallint AS status_code, kind ->> 8 AS outcome, kind ->> 9 AS response_headers,
+           decode(kind ->> 10, 'hex') AS response_body, kind ->> 11 AS error, kind ->> 12 AS source_address,
+           kind ->> 13 AS peer_address
+) AS told
+
+-- name: attempted
+-- The attempts of these rows, for INSERT. A row may be settled without one.
+(event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
+ response_headers, response_body, error, source_address, peer_address)
+SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms, status_code, outcome,
+       response_headers, response_body, error, source_address, peer_address
+
+-- name: ended
+-- The first $9 rows leave the queue. They are found by their keys, which stand there twice so that it is by the index whatever
+-- the planner believes the table to hold. What was ended before is not found, so that nothing of it is stored again; and an
+-- attempt that ends its event cannot be there before it, because its number is above all that were stored while the row was there.
+ended AS (
+    DELETE FROM clarion.queue q USING fence, {given}
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($5::text::bigint[]) AND n.place <= $9
     RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence,
-              q.render_version, q.fields, q.body, n.*
-), postponed AS (
-    UPDATE clarion.queue q
-    SET due_at = n.due_at, attempts_count = n.attempts_count, spent_count = n.spent_count,
-        first_failed_at = n.first_failed_at, body_sha256 = n.body_sha256
-    FROM fence, unnest($18::bigint[], $19::timestamptz[], $20::integer[], $21::timestamptz[], $22::integer[], $23::bytea[],
-                       $24::timestamptz[], $25::integer[], $26::smallint[], $27::text[], $28::text[], $29::bytea[], $30::text[],
-                       $31::text[], $32::text[])
-         AS n (queue_id, due_at, spent_count, first_failed_at, attempts_count, body_sha256, started_at, duration_ms, status_code,
-               outcome, response_headers, response_body, error, source_address, peer_address)
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($18::bigint[])
-    RETURNING q.event_id, q.round, q.organisation_id, n.*
+              q.render_version, q.fields, q.body, n.place, n.started_at, n.duration_ms, k.kind
 ), recorded AS (
     INSERT INTO clarion.events (event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, settled_at,
                                 status, reason, attempts_count, render_version, fields, body, body_sha256)
     SELECT event_id, round, organisation_id, receiver_id, subscription_id, position, sequence, clock_timestamp(),
            status, reason, attempts_count, render_version, fields, body, body_sha256
-    FROM ended
+    FROM ended, {told}
 ), attempted AS (
-    INSERT INTO clarion.attempts (event_id, round, number, organisation_id, started_at, duration_ms, status_code, outcome,
-                                  response_headers, response_body, error, source_address, peer_address)
-    SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms, status_code, outcome,
-           response_headers, response_body, error, source_address, peer_address
-    FROM ended WHERE outcome IS NOT NULL
-    UNION ALL
-    SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms, status_code, outcome,
-           response_headers, response_body, error, source_address, peer_address
-    FROM postponed WHERE outcome IS NOT NULL
+    INSERT INTO clarion.attempts {attempted}
+    FROM ended, {told} WHERE outcome IS NOT NULL
+)
+
+-- name: verdict
+SELECT CASE WHEN EXISTS (SELECT FROM fence) THEN 0 ELSE clarion.abort_batch('fenced: this worker or its shards were taken over') END
+
+-- name: settle_ended
+-- Attempts stored and ended events moved to history; whole or not at all. Safe to repeat after an answer was lost.
+-- Encoding arrays was most of what a settle cost the worker, and copying their elements a good part of what it cost the
+-- session. Most rows are alike but for a few numbers, so what they have in common travels once, and the numbers as text.
+-- In: worker, its releases; the kinds of rows, an array each; a hash of 32 bytes for each row, in one piece; the rows' queue
+-- ids, kinds (counted from 0), durations, starts; how many of the rows end. Index: queue_pkey.
+WITH {fence}, {ended}
+{verdict};
+
+-- name: settle
+-- The same, and the rows that do not end are given their next time, and orders ($10) that are carried out deleted.
+-- Apart, because most batches have neither.
+WITH {fence}, {ended}, postponed AS (
+    UPDATE clarion.queue q
+    SET due_at = told.due_at, attempts_count = told.attempts_count, spent_count = told.spent_count,
+        first_failed_at = told.first_failed_at, body_sha256 = told.body_sha256
+    FROM fence, {given}, {told}
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($5::text::bigint[]) AND n.place > $9
+    RETURNING q.event_id, q.round, q.organisation_id, n.place, n.started_at, n.duration_ms, k.kind
+), attempted_again AS (
+    INSERT INTO clarion.attempts {attempted}
+    FROM postponed, {told} WHERE outcome IS NOT NULL
+    -- A settle that is repeated finds the row again, and its attempt stored. To ask it of the rows that end would cost 2 us each.
     ON CONFLICT DO NOTHING
 ), obeyed AS (
-    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($3::bigint[])
+    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($10::text::bigint[])
 )
-SELECT CASE WHEN (SELECT count(*) FROM fence) = 1 THEN 0 ELSE clarion.abort_batch('fenced: this worker or its shards were taken over') END;
+{verdict};
 
 -- name: configuration_version
 SELECT version FROM clarion.configuration;

@@ -16,13 +16,15 @@ from clarion.database.pool import store_errors
 from clarion.database.statements import load_statements
 from clarion.delivery.event import Event
 from clarion.delivery.health import Failing
-from clarion.delivery.step import Command, CommandKind, LoadLane, LoadReceiver, Remember, Settle
+from clarion.delivery.step import Command, CommandKind, Ending, LoadLane, LoadReceiver, Remember, Settle
 from clarion.ledger.change import Change
 from clarion.sender.outcome import Attempt
 
 SQL = load_statements("clarion.delivery", "delivery.sql")
 _NO_ATTEMPT: Attempt = cast(Any, Attempt)(*[None] * len(msgspec.structs.fields(Attempt)))
 """The columns of an event without one."""
+_NO_HASH = bytes(32)
+"""In the place of an event that was never sent."""
 
 
 class Rows(NamedTuple):
@@ -124,41 +126,71 @@ class Queue:
         """
         ended = [s for s in settlements if s.ending is not None]
         postponed = [s for s in settlements if s.ending is None]
+        command_ids = [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)]
+        arguments = (self._worker_id, self.releases, *_columns([*ended, *postponed]), len(ended))
         with store_errors("settle"):
-            await self._writing.fetchval(
-                SQL["settle"],
-                self._worker_id,
-                self.releases,
-                [*obeyed, *(command_id for s in settlements for command_id in s.command_ids)],
-                [s.event.queue_id for s in ended],
-                [s.ending.status for s in ended if s.ending],
-                [s.ending.reason for s in ended if s.ending],
-                *_tried(ended),
-                [s.event.queue_id for s in postponed],
-                [s.event.due_at for s in postponed],
-                [s.event.spent_count for s in postponed],
-                [s.event.first_failed_at for s in postponed],
-                *_tried(postponed),
-            )
+            if postponed or command_ids:
+                await self._writing.fetchval(SQL["settle"], *arguments, _array(command_ids))
+            else:
+                await self._writing.fetchval(SQL["settle_ended"], *arguments)
 
 
-def _tried(settlements: Sequence[Settle]) -> list[list[Any]]:
-    """What was sent and what came of it: the columns that both kinds of outcome have."""
-    events = [s.event for s in settlements]
-    attempts = [s.attempt or _NO_ATTEMPT for s in settlements]
-    return [
-        [e.attempts_count for e in events],
-        [e.body_sha256 for e in events],
-        [a.started_at for a in attempts],
-        [a.duration_ms for a in attempts],
-        [a.status_code for a in attempts],
-        [a.outcome for a in attempts],
-        [_headers(a.response_headers) for a in attempts],
-        [a.response_body for a in attempts],
-        [_text(a.error) for a in attempts],
-        [a.source_address for a in attempts],
-        [a.peer_address for a in attempts],
-    ]
+def _columns(settlements: Sequence[Settle]) -> tuple[str, bytes, str, str, str, str]:
+    """What was sent and what came of it: the kinds of rows, the hashes, and queue ids, kinds, durations and starts."""
+    kinds: dict[tuple[Any, ...], int] = {}
+    places: list[int] = []
+    queue_ids: list[int] = []
+    hashes: list[bytes] = []
+    durations: list[int | None] = []
+    starts: list[datetime | None] = []
+    for settle in settlements:
+        event = settle.event
+        attempt = settle.attempt or _NO_ATTEMPT
+        places.append(kinds.setdefault(_kind(event, attempt, settle.ending), len(kinds)))
+        queue_ids.append(event.queue_id)
+        hashes.append(event.body_sha256 or _NO_HASH)
+        durations.append(attempt.duration_ms)
+        starts.append(attempt.started_at)
+    return (
+        orjson.dumps([_storable(*kind) for kind in kinds]).decode(),
+        b"".join(hashes),
+        _array(queue_ids),
+        _array(places),
+        _array(durations),
+        _array(starts),
+    )
+
+
+def _kind(event: Event, attempt: Attempt, ending: Ending | None) -> tuple[Any, ...]:
+    """What the outcomes of many events have in common, in the order in which the statements take it apart."""
+    return (
+        *(
+            (None, None, event.due_at, event.spent_count, event.first_failed_at)
+            if ending is None
+            else (ending.status, ending.reason, None, None, None)
+        ),
+        event.attempts_count,
+        event.body_sha256 is not None,
+        attempt.status_code,
+        attempt.outcome,
+        attempt.response_headers,
+        attempt.response_body,
+        attempt.error,
+        attempt.source_address,
+        attempt.peer_address,
+    )
+
+
+def _storable(*kind: Any) -> tuple[Any, ...]:
+    """The same as JSON can hold it."""
+    *known, headers, body, error, source_address, peer_address = kind
+    hexadecimal = None if body is None else body.hex()
+    return (*known, _headers(headers), hexadecimal, _text(error), source_address, peer_address)
+
+
+def _array(values: Sequence[int | datetime | None]) -> str:
+    """PostgreSQL's text of the array: JSON's in other brackets, as long as no value has to be escaped."""
+    return f"{{{orjson.dumps(values)[1:-1].decode()}}}"
 
 
 @lru_cache(maxsize=256)
