@@ -221,7 +221,10 @@ class ModelQueue:
         for settlement in settlements:
             event, ending = settlement.event, settlement.ending
             row = self._tables.queue.get(event.queue_id)
+            key = (event.event_id, event.round, event.attempts_count)
             if row is not None and ending is not None:
+                if settlement.attempt is not None and key in self._tables.attempts:
+                    raise InvariantBroken(f"attempt {key} was stored before the event that it ends")
                 self._end(row, event, ending)
             elif row is not None:
                 row.due_at = event.due_at
@@ -230,7 +233,6 @@ class ModelQueue:
                 row.first_failed_at = event.first_failed_at
                 row.body_sha256 = event.body_sha256
             if settlement.attempt is not None:
-                key = (event.event_id, event.round, event.attempts_count)
                 self._tables.attempts.setdefault(key, settlement.attempt)
         for command_id in (*obeyed, *(command_id for s in settlements for command_id in s.command_ids)):
             self._tables.commands.pop(command_id, None)

@@ -65,7 +65,7 @@ fence AS (
 
 -- name: given
 -- The rows: what each has for itself, its place among them, and what it has in common with others.
-unnest($5::text::bigint[], $6::text::integer[], $7::text::integer[], $8::text::timestamptz[])
+unnest($6::text::bigint[], $7::text::integer[], $8::text::integer[], $9::text::timestamptz[])
     WITH ORDINALITY AS n (queue_id, kind_place, duration_ms, started_at, place),
 LATERAL (SELECT $3::jsonb -> n.kind_place AS kind) AS k
 
@@ -74,10 +74,10 @@ LATERAL (SELECT $3::jsonb -> n.kind_place AS kind) AS k
 LATERAL (
     SELECT kind ->> 0 AS status, kind ->> 1 AS reason, (kind ->> 2)::timestamptz AS due_at, (kind ->> 3)::integer AS spent_count,
            (kind ->> 4)::timestamptz AS first_failed_at, (kind ->> 5)::integer AS attempts_count,
-           CASE WHEN (kind ->> 6)::boolean THEN substr($4::bytea, (place::integer - 1) * 32 + 1, 32) END AS body_sha256,
+           CASE WHEN (kind ->> 6)::boolean THEN substr($5::bytea, (place::integer - 1) * 32 + 1, 32) END AS body_sha256,
            (kind ->> 7)::smallint AS status_code, kind ->> 8 AS outcome, kind ->> 9 AS response_headers,
-           decode(kind ->> 10, 'hex') AS response_body, kind ->> 11 AS error, kind ->> 12 AS source_address,
-           kind ->> 13 AS peer_address
+           substr($4::bytea, (kind ->> 10)::integer, (kind ->> 11)::integer) AS response_body,
+           kind ->> 12 AS error, kind ->> 13 AS source_address, kind ->> 14 AS peer_address
 ) AS told
 
 -- name: attempted
@@ -88,12 +88,12 @@ SELECT event_id, round, attempts_count, organisation_id, started_at, duration_ms
        response_headers, response_body, error, source_address, peer_address
 
 -- name: ended
--- The first $9 rows leave the queue. They are found by their keys, which stand there twice so that it is by the index whatever
+-- The first $10 rows leave the queue. They are found by their keys, which stand there twice so that it is by the index whatever
 -- the planner believes the table to hold. What was ended before is not found, so that nothing of it is stored again; and an
 -- attempt that ends its event cannot be there before it, because its number is above all that were stored while the row was there.
 ended AS (
     DELETE FROM clarion.queue q USING fence, {given}
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($5::text::bigint[]) AND n.place <= $9
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($6::text::bigint[]) AND n.place <= $10
     RETURNING q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.position, q.sequence,
               q.render_version, q.fields, q.body, n.place, n.started_at, n.duration_ms, k.kind
 ), recorded AS (
@@ -114,20 +114,21 @@ SELECT CASE WHEN EXISTS (SELECT FROM fence) THEN 0 ELSE clarion.abort_batch('fen
 -- Attempts stored and ended events moved to history; whole or not at all. Safe to repeat after an answer was lost.
 -- Encoding arrays was most of what a settle cost the worker, and copying their elements a good part of what it cost the
 -- session. Most rows are alike but for a few numbers, so what they have in common travels once, and the numbers as text.
--- In: worker, its releases; the kinds of rows, an array each; a hash of 32 bytes for each row, in one piece; the rows' queue
--- ids, kinds (counted from 0), durations, starts; how many of the rows end. Index: queue_pkey.
+-- In: worker, its releases; the kinds of rows, an array each; the bodies that they point to, in one piece, as the hashes (32
+-- bytes for each row) are; the rows' queue ids, kinds (counted from 0), durations, starts; how many of the rows end.
+-- Index: queue_pkey.
 WITH {fence}, {ended}
 {verdict};
 
 -- name: settle
--- The same, and the rows that do not end are given their next time, and orders ($10) that are carried out deleted.
+-- The same, and the rows that do not end are given their next time, and orders ($11) that are carried out deleted.
 -- Apart, because most batches have neither.
 WITH {fence}, {ended}, postponed AS (
     UPDATE clarion.queue q
     SET due_at = told.due_at, attempts_count = told.attempts_count, spent_count = told.spent_count,
         first_failed_at = told.first_failed_at, body_sha256 = told.body_sha256
     FROM fence, {given}, {told}
-    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($5::text::bigint[]) AND n.place > $9
+    WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($6::text::bigint[]) AND n.place > $10
     RETURNING q.event_id, q.round, q.organisation_id, n.place, n.started_at, n.duration_ms, k.kind
 ), attempted_again AS (
     INSERT INTO clarion.attempts {attempted}
@@ -135,7 +136,7 @@ WITH {fence}, {ended}, postponed AS (
     -- A settle that is repeated finds the row again, and its attempt stored. To ask it of the rows that end would cost 2 us each.
     ON CONFLICT DO NOTHING
 ), obeyed AS (
-    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($10::text::bigint[])
+    DELETE FROM clarion.commands c USING fence WHERE c.id = ANY ($11::text::bigint[])
 )
 {verdict};
 

@@ -135,8 +135,8 @@ class Queue:
                 await self._writing.fetchval(SQL["settle_ended"], *arguments)
 
 
-def _columns(settlements: Sequence[Settle]) -> tuple[str, bytes, str, str, str, str]:
-    """What was sent and what came of it: the kinds of rows, the hashes, and queue ids, kinds, durations and starts."""
+def _columns(settlements: Sequence[Settle]) -> tuple[str, bytes, bytes, str, str, str, str]:
+    """What was sent and what came of it: kinds of rows, bodies, hashes; queue ids, each row's kind, durations, starts."""
     kinds: dict[tuple[Any, ...], int] = {}
     places: list[int] = []
     queue_ids: list[int] = []
@@ -152,7 +152,7 @@ def _columns(settlements: Sequence[Settle]) -> tuple[str, bytes, str, str, str, 
         durations.append(attempt.duration_ms)
         starts.append(attempt.started_at)
     return (
-        orjson.dumps([_storable(*kind) for kind in kinds]).decode(),
+        *_storable(kinds),
         b"".join(hashes),
         _array(queue_ids),
         _array(places),
@@ -181,11 +181,18 @@ def _kind(event: Event, attempt: Attempt, ending: Ending | None) -> tuple[Any, .
     )
 
 
-def _storable(*kind: Any) -> tuple[Any, ...]:
-    """The same as JSON can hold it."""
-    *known, headers, body, error, source_address, peer_address = kind
-    hexadecimal = None if body is None else body.hex()
-    return (*known, _headers(headers), hexadecimal, _text(error), source_address, peer_address)
+def _storable(kinds: Collection[tuple[Any, ...]]) -> tuple[str, bytes]:
+    """The same as JSON, and the bodies, of any bytes, one after the other: in their place stand start and length of each."""
+    rows: list[tuple[Any, ...]] = []
+    bodies: list[bytes] = []
+    start = 1
+    for *known, headers, body, error, source_address, peer_address in kinds:
+        length = None if body is None else len(body)
+        rows.append((*known, _headers(headers), start, length, _text(error), source_address, peer_address))
+        if body:
+            bodies.append(body)
+            start += len(body)
+    return orjson.dumps(rows).decode(), b"".join(bodies)
 
 
 def _array(values: Sequence[int | datetime | None]) -> str:
