@@ -87,7 +87,6 @@ def test_server_is_durable_and_unreachable_from_the_network(data_dir: Path) -> N
             "listen_addresses": "",
             "server_encoding": "UTF8",
             "jit": "off",
-            "wal_compression": "pglz",
         }
         for setting, value in wanted.items():
             assert connection.execute("SELECT current_setting(%s)", [setting]).fetchone() == (value,), setting

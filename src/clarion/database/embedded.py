@@ -60,7 +60,6 @@ unix_socket_directories = '{socket_directory}'
 unix_socket_permissions = 0700
 max_connections = 100
 shared_buffers = {shared_buffers_mb}MB
-wal_compression = pglz
 max_wal_size = 2GB
 min_wal_size = 256MB
 checkpoint_timeout = 15min
