@@ -48,6 +48,9 @@ class TlsChannel(asyncio.Transport):
         self._buffer = reader.get_buffer(-1)
         self._unsent = b""
         self._write_error: OSError | None = None
+        # Each of the two may need the other first, for TLS's own sake.
+        self._write_waits_to_read = False
+        self._read_waits_to_write = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -93,7 +96,11 @@ class TlsChannel(asyncio.Transport):
             return
         try:
             sent = self._tls.send(data)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except ssl.SSLWantReadError:
+            self._unsent = bytes(data)
+            self._write_waits_to_read = True
+            return
+        except ssl.SSLWantWriteError:
             sent = 0
         except OSError as error:
             # A receiver may have answered before it stopped listening.
@@ -128,8 +135,14 @@ class TlsChannel(asyncio.Transport):
             except ssl.SSLWantReadError:
                 if self._write_error is not None:
                     self._end(self._write_error)
+                elif self._write_waits_to_read:
+                    self._write_waits_to_read = False
+                    self._wait_to_write()
                 return
             except ssl.SSLWantWriteError:
+                # Not asked again and again meanwhile.
+                self._loop.remove_reader(self._tls)
+                self._read_waits_to_write = True
                 self._wait_to_write()
                 return
             except ssl.SSLEOFError as error:
@@ -176,11 +189,13 @@ class TlsChannel(asyncio.Transport):
 
     def _write_on(self) -> None:
         self._loop.remove_writer(self._tls)
+        if self._read_waits_to_write:
+            self._read_waits_to_write = False
+            self._loop.add_reader(self._tls, self._read)
+            self._read()
         unsent, self._unsent = self._unsent, b""
         if unsent:
             self.write(unsent)
-        else:
-            self._read()
 
     def _end(self, error: Exception | None) -> None:
         if self._closed:
