@@ -87,6 +87,15 @@ async def test_the_status_decides(
     assert (attempt.error is None) == (outcome is Outcome.SUCCEEDED)
 
 
+async def test_what_may_not_be_sent_any_more_when_it_is_written_never_leaves(post: Post, receivers: Receivers) -> None:
+    before = int((await post(receivers.uri("/visits?path=/status"))).response_body)
+    asked = iter((False, True))
+    post.sender.send_while(lambda: next(asked))
+    attempt = await post(receivers.uri("/status?code=200"), timeout_s=1)
+    assert (attempt.outcome, attempt.status_code) == (Outcome.TIMED_OUT, None)
+    assert int((await post(receivers.uri("/visits?path=/status"))).response_body) == before
+
+
 @pytest.mark.parametrize("path", ["/twice", "/twice?reset=1"])
 async def test_a_second_answer_is_not_the_next_ones(post: Post, receivers: Receivers, path: str) -> None:
     """Whether the next request waits already, or comes as soon as the first one is answered."""

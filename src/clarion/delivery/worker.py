@@ -156,6 +156,8 @@ class Worker:
         await session.owning.add_listener("clarion_commands", lambda *_: self._look_for_commands())
         await session.owning.add_listener("clarion_configuration", lambda *_: self._look.set())
         session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
+        # Between a request's making and its writing the process may be frozen, for longer than its lease.
+        self._sender.send_while(self._holds_lease)
         self._apply(SendingAllowed(allowed=True))
         working()
         tasks = [
@@ -232,7 +234,7 @@ class Worker:
             self._wake_at(due_ns)
 
     def _send(self, event: Event, now: Now) -> None:
-        if self._clock.lease_ns() > self._lease_until_ns:
+        if not self._holds_lease():
             raise Fenced(
                 "this worker's lease ended before its next request", "the process was frozen or the database is away"
             )
@@ -264,6 +266,9 @@ class Worker:
             partial(self._answered, event),
             uniform=event.is_test,
         )
+
+    def _holds_lease(self) -> bool:
+        return self._clock.lease_ns() <= self._lease_until_ns
 
     def _give_up(self, event: Event, reason: Reason) -> None:
         # Not at once: the engine is still being asked.

@@ -48,13 +48,19 @@ class Shared:
 
     Requests are written together, once the loop has handled all that came in. A receiver that is woken for the first of
     them finds the others when it looks; one write at a time would wake it for each, and the waking is what costs most.
-    `call_soon` is the event loop's.
+    `call_soon` is the event loop's; `may_write` is asked at the last moment.
     """
 
-    def __init__(self, read_buffer_bytes: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        read_buffer_bytes: int,
+        call_soon: Callable[[Callable[[], None]], object],
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         # What is read is parsed at once, so that one buffer serves all.
         self.read_buffer = memoryview(bytearray(read_buffer_bytes))
         self._call_soon = call_soon
+        self._may_write = may_write
         self._waiting: list[Http1Connection] = []
 
     def write_soon(self, connection: Http1Connection) -> None:
@@ -65,6 +71,8 @@ class Shared:
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
+        if not self._may_write():
+            return  # their deadlines end them
         for connection in waiting:
             connection.write()
 

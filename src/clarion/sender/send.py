@@ -112,7 +112,8 @@ class Sender:
         Raises EnvironmentRefused when `ca_file` cannot be used.
         """
         self._clock = clock
-        self._opener = Opener(policy, route, ca_file)
+        self._may_send: Callable[[], bool] = lambda: True
+        self._opener = Opener(policy, route, ca_file, self._may_write)
         self._loop = asyncio.get_running_loop()
         self._receivers: dict[int, _Receiver] = {}
         self._connections_per_host = connections_per_host
@@ -177,6 +178,16 @@ class Sender:
             return
         exchange.private = receiver.template.private
         receiver.pool.submit(exchange)
+
+    def send_while(self, may_send: Callable[[], bool]) -> None:
+        """Ask `may_send` from now on before requests are written, in the turn of the event loop that writes them.
+
+        Where it says no they never leave, and end as TIMED_OUT.
+        """
+        self._may_send = may_send
+
+    def _may_write(self) -> bool:
+        return self._may_send()
 
     def set_rules(self, rules: tuple[Rule, ...]) -> None:
         """Hold all that is sent from now on to these egress rules. Connections opened under others are not used again."""
