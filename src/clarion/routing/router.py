@@ -16,7 +16,7 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
-from clarion.database.pool import BatchAborted, close, join_by_hash
+from clarion.database.pool import BatchAborted, close, join_by_hash, plan_once
 from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
@@ -396,6 +396,7 @@ async def run_router(
         try:
             writing = await connect_engine("router")
             await join_by_hash(writing)
+            await plan_once(writing)
             watching = await connect_login("router watch")
             store, watch = RouterStore(writing), RouterWatch(watching)
             while not stopping.is_set() and not await store.lock():
