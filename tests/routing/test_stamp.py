@@ -50,7 +50,7 @@ def test_batches_number_without_gaps_and_make_one_event_per_match(
             numbers.position + place + 1
             for place, (before, after) in enumerate(itertools.pairwise(batch.events_before))
             for _ in range(before, after)
-        ] == batch.queue_positions
+        ] == [numbers.position + place for place in batch.queue_places]
         payload = payload_digest(bytes(16), None, "{}", None, None, None)
         for (row, owner), change_id, made in zip(rows, batch.change_ids, batch.links, strict=True):
             tail = tails[owner]

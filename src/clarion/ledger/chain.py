@@ -64,24 +64,23 @@ def link(
 
     `recorded_us` is its recorded_at in microseconds since 1970 UTC.
     """
+    number, key = b"%d" % change_id, object_id.encode()
     parts = (
         previous,
-        _known(organisation_id),
-        _framed(b"%d" % change_id),
-        _known(recorded_us),
-        _known(resource),
-        _known(action),
-        _framed(object_id.encode()),
+        _framed(organisation_id),
+        len(number).to_bytes(4, "big"),
+        number,
+        _framed(recorded_us),
+        _framed(resource, action),
+        len(key).to_bytes(4, "big"),
+        key,
         payload,
     )
     return sha256(b"".join(parts)).digest()
 
 
-def _framed(part: bytes) -> bytes:
-    return len(part).to_bytes(4, "big") + part
-
-
 @lru_cache(maxsize=4096)
-def _known(part: int | str) -> bytes:
-    """What comes again and again, framed."""
-    return _framed(str(part).encode())
+def _framed(*parts: int | str) -> bytes:
+    """Parts that come again and again, each behind its length."""
+    encoded = [str(part).encode() for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)

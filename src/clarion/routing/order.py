@@ -75,6 +75,8 @@ def maybe_halves(rows: Sequence[Captured]) -> list[int]:
 
     It is the next one that its transaction captures at that depth, so that only the last one here can have been cut off.
     """
+    if all(row.action != Action.DELETE for row in rows):
+        return []
     last: dict[tuple[int, int, str], Captured] = {}
     for row in rows:
         at = (row.xid, row.depth, row.resource)
@@ -102,8 +104,9 @@ def _by_chain(rows: Sequence[Captured]) -> list[Captured]:
 
 def missing_predecessors(rows: Sequence[Captured]) -> list[Captured]:
     """Nested rows whose predecessor may have a higher id than the batch reaches: look for it before routing them."""
-    made = {(row.xid, row.new_ctid) for row in rows}
-    return [row for row in rows if row.depth > 1 and row.old_ctid is not None and (row.xid, row.old_ctid) not in made]
+    nested = [row for row in rows if row.depth > 1 and row.old_ctid is not None]
+    made = {(row.xid, row.new_ctid) for row in rows} if nested else ()
+    return [row for row in nested if (row.xid, row.old_ctid) not in made]
 
 
 def owner_of(row: Captured) -> int | str | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from math import inf
 from typing import NamedTuple
@@ -72,8 +73,8 @@ class Batch:
     """Columns of the batch statement, and the counters as they will stand after it.
 
     Positions, event ids and queue ids follow from those before by a row's place. `salts` holds SALT_BYTES for each row.
-    `events_before` has for each row how many events those before it made, and one entry more for all. `shaped` is keyed
-    by an event's place in the columns of the queue, `failed` by subscription.
+    `events_before` has for each row how many events those before it made, and one entry more for all; `queue_places` for each
+    event the place of its row, from 1 on. `shaped` is keyed by an event's place in the columns of the queue, `failed` by subscription.
     """
 
     before: Numbers
@@ -88,7 +89,7 @@ class Batch:
     queue_organisation_ids: list[int] = field(default_factory=list)
     receiver_ids: list[int] = field(default_factory=list)
     subscription_ids: list[int] = field(default_factory=list)
-    queue_positions: list[int] = field(default_factory=list)
+    queue_places: list[int] = field(default_factory=list)
     queue_sequences: list[int] = field(default_factory=list)
     lanes: list[int] = field(default_factory=list)
     changed_tails: dict[int, Tail] = field(default_factory=dict)
@@ -99,18 +100,25 @@ class Batch:
 
 def lane_of(resource: str, object_id: str) -> int:
     """The object's lane within any receiver: 64 bits, signed. Two objects that share one merely wait for each other."""
-    digest = blake2b(f"{resource}\0{object_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    digest = _lanes_of(resource).copy()
+    digest.update(object_id.encode())
+    return int.from_bytes(digest.digest(), "big", signed=True)
 
 
-def _add_test(batch: Batch, row: Captured, organisation_id: int, position: int) -> None:
+@lru_cache(maxsize=4096)
+def _lanes_of(resource: str) -> blake2b:
+    """Begun with what the resource's lanes have in common; to be copied."""
+    return blake2b(f"{resource}\0".encode(), digest_size=8)
+
+
+def _add_test(batch: Batch, row: Captured, organisation_id: int, place: int) -> None:
     """The event of a test send, in a lane of its own: it waits for nothing, and nothing waits for it."""
     if row.action != Action.CREATE.value or row.new is None:
         return
     batch.queue_organisation_ids.append(organisation_id)
     batch.receiver_ids.append(int(json.loads(row.new)["receiver_id"]))
     batch.subscription_ids.append(NO_SUBSCRIPTION)
-    batch.queue_positions.append(position)
+    batch.queue_places.append(place)
     batch.queue_sequences.append(0)
     batch.lanes.append(lane_of(row.resource, row.object_id))
 
@@ -155,12 +163,10 @@ def stamp(
     """
     batch = Batch(numbers, numbers, recorded_at, salts)
     microseconds = since_1970_us(recorded_at)
-    position = numbers.position
     tails, sequences = batch.changed_tails, batch.changed_sequences
-    for place, (row, organisation_id) in enumerate(rows):
-        position += 1
+    for place, (row, organisation_id) in enumerate(rows, start=1):
         tail = tails.get(organisation_id) or numbers.tails.get(organisation_id) or Tail()
-        salt = salts[place * SALT_BYTES : (place + 1) * SALT_BYTES]
+        salt = salts[(place - 1) * SALT_BYTES : place * SALT_BYTES]
         payload = payload_digest(salt, row.old, row.new, row.actor_id, row.actor_name, row.correlation_id)
         change_id = tail.change_id + 1
         tail = Tail(
@@ -174,7 +180,7 @@ def stamp(
         batch.links.append(tail.link)
         batch.events_before.append(len(batch.subscription_ids))
         if row.resource == TESTS:
-            _add_test(batch, row, organisation_id, position)
+            _add_test(batch, row, organisation_id, place)
         subscriptions, are_plain = index.listening(organisation_id, row.resource, row.action)
         if not subscriptions:
             continue
@@ -191,20 +197,20 @@ def stamp(
             batch.queue_organisation_ids.append(organisation_id)
             batch.receiver_ids.append(subscription.receiver_id)
             batch.subscription_ids.append(subscription_id)
-            batch.queue_positions.append(position)
+            batch.queue_places.append(place)
             batch.queue_sequences.append(sequence)
             batch.lanes.append(lane)
         is_reached = len(batch.subscription_ids) >= limit.events_max or (
             not are_plain and limit.clock_ns() > limit.ends_ns
         )
         # Each organisation has one row in the batch, however dear another's are.
-        if is_reached and place + 1 < len(rows) and rows[place + 1][1] in tails:
+        if is_reached and place < len(rows) and rows[place][1] in tails:
             break
     batch.events_before.append(len(batch.subscription_ids))
     batch.salts = salts[: len(batch.outbox_ids) * SALT_BYTES]
     batch.after = replace(
         numbers,
-        position=position,
+        position=numbers.position + len(batch.outbox_ids),
         event_id=numbers.event_id + len(batch.subscription_ids),
         queue_id=numbers.queue_id + len(batch.subscription_ids),
         tails={**numbers.tails, **tails},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
+import orjson
 
 from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
@@ -20,6 +22,9 @@ from clarion.routing.scan import HiddenRows
 from clarion.routing.stamp import Batch, Failed, Tail
 
 _SQL = load_statements("clarion.routing", "routing.sql")
+
+_LOOK_COLUMNS = 5
+"""Columns of `waiting` before those of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,11 @@ class RouterStore:
         """The lowest `limit` committed rows above the floor, and above the hidden rows if they still are hidden."""
         with store_errors("read the outbox"):
             records = await self._connection.fetch(_SQL["waiting"], floor, limit, hidden.upto, list(hidden.owners))
-        now, snapshot_xmin, running, began_above, sequence_last, asked, lowest = records[0][:7]
-        rows = [] if lowest is None else [Captured._make(record[6:]) for record in records]
-        return Look(now, snapshot_xmin, frozenset(running), began_above, sequence_last, asked, rows)
+        now, snapshot, began_above, sequence_last, asked = records[0][:_LOOK_COLUMNS]
+        snapshot_xmin, _, running = snapshot.split(":")
+        rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
+        owners = frozenset(map(int, running.split(","))) if running else frozenset()
+        return Look(now, int(snapshot_xmin), owners, began_above, sequence_last, asked, rows)
 
     async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
         """The lowest rows of all organisations but `owners`."""
@@ -147,43 +154,52 @@ class RouterStore:
         """
         before, after = batch.before, batch.after
         tails, sequences = batch.changed_tails, batch.changed_sequences
-        with store_errors("route a batch"):
-            record = await self._connection.fetchrow(
-                _SQL["batch"],
-                before.position,
-                before.event_id,
-                before.queue_id,
-                after.position,
-                after.event_id,
-                after.queue_id,
-                version,
-                list(tails),
-                [before.tails.get(organisation_id, Tail()).change_id for organisation_id in tails],
-                [tail.change_id for tail in tails.values()],
-                [tail.link for tail in tails.values()],
-                list(sequences),
-                [before.sequences[subscription_id] for subscription_id in sequences],
-                list(sequences.values()),
-                batch.outbox_ids,
-                batch.organisation_ids,
-                batch.change_ids,
-                b"".join(batch.links),
-                batch.salts,
-                batch.recorded_at,
-                batch.queue_organisation_ids,
-                batch.receiver_ids,
-                batch.subscription_ids,
-                batch.queue_positions,
-                batch.queue_sequences,
-                batch.lanes,
-                SHARDS_COUNT,
+        last_places = {organisation_id: place for place, organisation_id in enumerate(batch.organisation_ids, start=1)}
+        parts_count = 1 + len(tails) + len(sequences) + len(batch.outbox_ids) + len(moved) + len(batch.subscription_ids)
+        parameters: list[object] = [
+            before.position,
+            before.event_id,
+            before.queue_id,
+            after.position,
+            after.event_id,
+            after.queue_id,
+            version,
+            _array(tails),
+            _array(before.tails.get(organisation_id, Tail()).change_id for organisation_id in tails),
+            _array(tail.change_id for tail in tails.values()),
+            _array(last_places[organisation_id] for organisation_id in tails),
+            _array(sequences),
+            _array(before.sequences[subscription_id] for subscription_id in sequences),
+            _array(sequences.values()),
+            _array(batch.outbox_ids),
+            _array(batch.organisation_ids),
+            _array(batch.change_ids),
+            _array(batch.events_before[:-1]),
+            _array(through - earlier for earlier, through in pairwise(batch.events_before)),
+            b"".join(batch.links),
+            batch.salts,
+            batch.recorded_at,
+            _array(batch.queue_organisation_ids),
+            _array(batch.receiver_ids),
+            _array(batch.subscription_ids),
+            _array(batch.queue_places),
+            _array(batch.queue_sequences),
+            _array(batch.lanes),
+            SHARDS_COUNT,
+            parts_count,
+        ]
+        statement = "batch"
+        if moved or batch.shaped or batch.failed:
+            statement = "batch_with_more"
+            parameters += [
+                _array(place for place, _ in moved),
+                _array(outbox_id for _, outbox_id in moved),
                 *_shapes(batch),
                 list(batch.failed),
                 *_transposed(batch.failed.values(), len(Failed._fields)),
-                [place for place, _ in moved],
-                [outbox_id for _, outbox_id in moved],
-                batch.events_before,
-            )
+            ]
+        with store_errors("route a batch"):
+            record = await self._connection.fetchrow(_SQL[statement], *parameters)
         assert record is not None
         return int(record["xid"])
 
@@ -243,6 +259,11 @@ class RouterStore:
             {record["subscription_id"]: record["sequence"] for record in sequences},
             {record["resource"]: frozenset(record["columns"]) for record in decimals},
         )
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array of integers as the database reads it from text."""
+    return "{" + orjson.dumps(list(numbers))[1:-1].decode() + "}"
 
 
 def _shapes(batch: Batch) -> list[list[Any]]:
