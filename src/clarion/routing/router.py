@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -33,6 +33,7 @@ from clarion.routing.order import (
     shared,
     with_moves_folded,
 )
+from clarion.routing.pace import Pace, RouterPolicy
 from clarion.routing.scan import HiddenRows, ScanFloor
 from clarion.routing.stamp import Batch, Limit, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
@@ -45,35 +46,6 @@ UNASSIGNED = "unassigned"
 _ORGANISATION_NAME_LENGTH_MAX = 200
 _MET_MAX = 1000
 """Organisations remembered as met lately, beyond which old ones are forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouterPolicy:
-    """How the router paces itself; times in seconds, those with `_ns` in nanoseconds.
-
-    Batches have at most `shared_rows_max` rows while one organisation's bulk goes through and another's rows came within
-    the last `shared_for_ns`: whoever comes next waits for the batch under way. Beside a bulk the others' rows are looked for
-    every `others_every_ns`; after a look that took longer than `others_dear_ns`, and would again, for three times as long not.
-    A batch ends with the row at which it has `batch_events_max` events, or conditions and templates have taken `evaluating_ns`
-    (`evaluating_shared_ns` if several organisations had rows in a look within `shared_for_ns`);
-    between two looks, when nothing is left, `preparing_ns` go to those that nobody asked yet.
-    """
-
-    batch_rows_max: int = 500
-    batch_events_max: int = 5_000
-    shared_rows_max: int = 50
-    shared_for_ns: int = 1_000_000_000
-    poll_busy_s: float = 0.010
-    poll_idle_s: float = 0.020
-    busy_for_ns: int = 1_000_000_000
-    others_every_ns: int = 5_000_000
-    others_dear_ns: int = 10_000_000
-    evaluating_ns: int = 20_000_000
-    evaluating_shared_ns: int = 4_000_000
-    preparing_ns: int = 5_000_000
-    standby_every_s: float = 0.25
-    beat_every_s: float = 1.0
-    frozen_after_s: float = 10.0
 
 
 class Router:
@@ -114,18 +86,15 @@ class Router:
     async def run(self, stopping: asyncio.Event) -> None:
         """Route until `stopping`. Raises StoreUnavailable or InvariantBroken."""
         await self._start()
-        worked_ns = self._clock.monotonic_ns()
+        pace = Pace(self._policy, self._clock.monotonic_ns())
         while not stopping.is_set():
             routed = await self.step()
-            now_ns = self._clock.monotonic_ns()
-            if routed:
-                worked_ns = now_ns
-            if routed >= self._policy.shared_rows_max or self._left_some:
+            pause_s = pace.pause_s(self._clock.monotonic_ns(), routed)
+            if self._left_some:
                 await asyncio.sleep(0)
                 continue
             self._evaluator.prepare(self._policy.preparing_ns)
-            busy = now_ns - worked_ns < self._policy.busy_for_ns
-            await _pause(stopping, self._policy.poll_busy_s if busy else self._policy.poll_idle_s)
+            await _pause(stopping, pause_s)
         await self._store.end_well()
 
     async def _start(self) -> None:
@@ -152,6 +121,7 @@ class Router:
             self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
         careful = bool(look.rows) and self._careful(look)
         requests = await self._take_requests() if look.asked else 0
+        self._left_some = requests >= self._policy.batch_rows_max
         if not look.rows:
             self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=not careful)
             return requests
@@ -171,8 +141,9 @@ class Router:
                 continue
             break
         # A careful router may leave rows that it saw, and so does one whose evaluations took their time.
-        self._left_some = len(batch.outbox_ids) < len(rows)
-        complete = len(look.rows) < limit and not careful and not self._left_some
+        left_some = len(look.rows) >= limit or len(batch.outbox_ids) < len(rows)
+        self._left_some = self._left_some or left_some
+        complete = not careful and not left_some
         self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
         if portion and not portion.evaluated:
             await self._store.unmark()
