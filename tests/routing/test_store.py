@@ -52,6 +52,7 @@ async def store(database: DatabaseAddress) -> AsyncIterator[RouterStore]:
         engine = read_roles(connection).engine
     session = await pool.connect(database, role=engine, name="router")
     await pool.join_by_hash(session)
+    await pool.plan_once(session)
     yield RouterStore(session)
     await pool.close(session)
 

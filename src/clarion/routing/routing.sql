@@ -181,7 +181,8 @@ FROM (SELECT FROM moved UNION ALL SELECT FROM tails UNION ALL SELECT FROM sequen
 -- Retries that were asked for, whole or not at all: takes the requests and queues the next round of each settled event,
 -- with the hash of what was sent before. A request whose event is open or was sent again since has nothing left to do.
 -- Apart from `batch`, which then costs nothing for it. In: the three counters as last written, limit, number of shards.
--- Out: the last queue id. Raises CL001 if a counter moved. Index: events' partitions by event id, queue_of_organisation.
+-- Out: the last queue id. Raises CL001 if a counter moved. Index: events' partitions by event id, queue_of_organisation; the keys
+-- stand there twice as in `batch`, since by the join alone this session would read the whole of each table.
 WITH asked AS (
     SELECT id, $3::bigint + row_number() OVER (ORDER BY id) AS queue_id
     FROM (SELECT id FROM clarion.intake WHERE kind = 'RETRY' ORDER BY id LIMIT $4) AS lowest
@@ -190,7 +191,7 @@ WITH asked AS (
     WHERE position = $1 AND event_id = $2 AND queue_id = $3
     RETURNING queue_id
 ), admitted AS (
-    DELETE FROM clarion.intake i USING asked WHERE i.id = asked.id
+    DELETE FROM clarion.intake i USING asked WHERE i.id = asked.id AND i.id = ANY (ARRAY(SELECT id FROM asked))
     RETURNING asked.queue_id, i.organisation_id, (i.request ->> 'event_id')::bigint AS event_id,
               (i.request ->> 'round')::smallint AS round
 ), queued AS (
@@ -201,8 +202,17 @@ WITH asked AS (
            a.queue_id, (e.receiver_id % $5)::smallint, e.render_version, e.fields, e.body, e.body_sha256
     FROM admitted a
     JOIN clarion.events e ON e.event_id = a.event_id AND e.round = a.round AND e.organisation_id = a.organisation_id
-    WHERE NOT EXISTS (SELECT FROM clarion.queue q WHERE q.organisation_id = e.organisation_id AND q.event_id = e.event_id)
-      AND NOT EXISTS (SELECT FROM clarion.events later WHERE later.event_id = e.event_id AND later.round > e.round)
+    WHERE e.event_id = ANY (ARRAY(SELECT event_id FROM admitted))
+      AND e.organisation_id = ANY (ARRAY(SELECT organisation_id FROM admitted))
+      AND NOT EXISTS (
+          SELECT FROM clarion.queue q
+          WHERE q.organisation_id = e.organisation_id AND q.organisation_id = ANY (ARRAY(SELECT organisation_id FROM admitted))
+            AND q.event_id = e.event_id AND q.event_id = ANY (ARRAY(SELECT event_id FROM admitted))
+      ) AND NOT EXISTS (
+          SELECT FROM clarion.events later
+          WHERE later.event_id = e.event_id AND later.event_id = ANY (ARRAY(SELECT event_id FROM admitted))
+            AND later.round > e.round
+      )
     ORDER BY e.event_id, a.queue_id
 )
 SELECT CASE WHEN (SELECT count(*) FROM moved) = 1 THEN (SELECT queue_id FROM moved)

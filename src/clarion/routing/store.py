@@ -21,7 +21,7 @@ from clarion.routing.match import Subscription
 from clarion.routing.scan import HiddenRows
 from clarion.routing.stamp import Batch, Failed, Tail
 
-_SQL = load_statements("clarion.routing", "routing.sql")
+SQL = load_statements("clarion.routing", "routing.sql")
 
 _LOOK_COLUMNS = 5
 """Columns of `waiting` before those of a row."""
@@ -77,13 +77,13 @@ class RouterStore:
     async def lock(self) -> bool:
         """Whether this session now is the router's."""
         with store_errors("router lock"):
-            return bool(await self._connection.fetchval(_SQL["lock"]))
+            return bool(await self._connection.fetchval(SQL["lock"]))
 
     async def begin(self, survived: Marker | None) -> Beginning:
         """Begin to route. `survived` is a marker that this process wrote and lived to see: it is no death."""
         survived = survived or Marker(())
         with store_errors("begin to route"):
-            record = await self._connection.fetchrow(_SQL["begin"], list(survived.outbox_ids), survived.deaths)
+            record = await self._connection.fetchrow(SQL["begin"], list(survived.outbox_ids), survived.deaths)
         assert record is not None
         ids = record["batch_ids"]
         suspected = Marker(tuple(ids), record["batch_deaths"]) if ids and record["batch_deaths"] else None
@@ -92,28 +92,28 @@ class RouterStore:
     async def end_well(self) -> None:
         """The router stops in good order."""
         with store_errors("end routing"):
-            await self._connection.execute(_SQL["end_well"])
+            await self._connection.execute(SQL["end_well"])
 
     async def mark(self, marker: Marker) -> None:
         """Write down what is about to be evaluated."""
         with store_errors("mark a batch"):
-            await self._connection.execute(_SQL["mark"], list(marker.outbox_ids), marker.deaths)
+            await self._connection.execute(SQL["mark"], list(marker.outbox_ids), marker.deaths)
 
     async def unmark(self) -> None:
         """Take the marker back: the evaluation is over."""
         with store_errors("mark a batch"):
-            await self._connection.execute(_SQL["unmark"])
+            await self._connection.execute(SQL["unmark"])
 
     async def waiting_by_id(self, outbox_ids: Sequence[int]) -> list[Captured]:
         """Those of the rows that wait, in the order of the ids given."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(_SQL["waiting_by_id"], list(outbox_ids))
+            records = await self._connection.fetch(SQL["waiting_by_id"], list(outbox_ids))
         return [Captured._make(record) for record in records]
 
     async def waiting(self, floor: int, limit: int, hidden: HiddenRows) -> Look:
         """The lowest `limit` committed rows above the floor, and above the hidden rows if they still are hidden."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(_SQL["waiting"], floor, limit, hidden.upto, list(hidden.owners))
+            records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, list(hidden.owners))
         now, snapshot, began_above, sequence_last, asked = records[0][:_LOOK_COLUMNS]
         snapshot_xmin, _, running = snapshot.split(":")
         rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
@@ -125,14 +125,14 @@ class RouterStore:
         ids = [owner for owner in owners if isinstance(owner, int)]
         names = [owner for owner in owners if isinstance(owner, str)]
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(_SQL["waiting_of_others"], floor, limit, ids, names)
+            records = await self._connection.fetch(SQL["waiting_of_others"], floor, limit, ids, names)
         return [Captured._make(record) for record in records]
 
     async def predecessors(self, rows: Sequence[Captured]) -> list[Captured]:
         """Rows that ended where one of these started, in the same transaction and object, drawn later."""
         with store_errors("read the outbox"):
             records = await self._connection.fetch(
-                _SQL["predecessors"],
+                SQL["predecessors"],
                 min(row.outbox_id for row in rows),
                 [row.xid for row in rows],
                 [row.resource for row in rows],
@@ -144,7 +144,7 @@ class RouterStore:
     async def other_halves(self, outbox_ids: Sequence[int]) -> list[Captured]:
         """The CREATE halves that wait of these DELETE halves."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(_SQL["other_halves"], list(outbox_ids))
+            records = await self._connection.fetch(SQL["other_halves"], list(outbox_ids))
         return [Captured._make(record) for record in records]
 
     async def write(self, batch: Batch, version: int, moved: Sequence[tuple[int, int]] = ()) -> int:
@@ -199,7 +199,7 @@ class RouterStore:
                 *_transposed(batch.failed.values(), len(Failed._fields)),
             ]
         with store_errors("route a batch"):
-            record = await self._connection.fetchrow(_SQL[statement], *parameters)
+            record = await self._connection.fetchrow(SQL[statement], *parameters)
         assert record is not None
         return int(record["xid"])
 
@@ -207,51 +207,49 @@ class RouterStore:
         """Queue the retries asked for; the last queue id after it. Raises BatchAborted if a counter moved."""
         with store_errors("take requests"):
             return int(
-                await self._connection.fetchval(
-                    _SQL["take_requests"], position, event_id, queue_id, limit, SHARDS_COUNT
-                )
+                await self._connection.fetchval(SQL["take_requests"], position, event_id, queue_id, limit, SHARDS_COUNT)
             )
 
     async def counters(self) -> tuple[int, int, int]:
         """Last position, event id and queue id."""
         with store_errors("read counters"):
-            record = await self._connection.fetchrow(_SQL["counters"])
+            record = await self._connection.fetchrow(SQL["counters"])
         assert record is not None
         return record["position"], record["event_id"], record["queue_id"]
 
     async def tails(self, organisation_ids: Sequence[int]) -> dict[int, Tail]:
         """Where the chains of these organisations end."""
         with store_errors("read chains"):
-            records = await self._connection.fetch(_SQL["tails"], list(organisation_ids), GENESIS)
+            records = await self._connection.fetch(SQL["tails"], list(organisation_ids), GENESIS)
         return {record["organisation_id"]: Tail(record["change_id"], record["link"]) for record in records}
 
     async def add_organisations(self, names: Sequence[str]) -> dict[str, int]:
         """All organisations by name, after adding those that are new."""
         with store_errors("add organisations"):
-            await self._connection.execute(_SQL["add_organisations"], list(names))
-            records = await self._connection.fetch(_SQL["organisations"])
+            await self._connection.execute(SQL["add_organisations"], list(names))
+            records = await self._connection.fetch(SQL["organisations"])
         return {record["name"]: record["id"] for record in records}
 
     async def configuration_version(self) -> int:
         with store_errors("read the configuration"):
-            return int(await self._connection.fetchval(_SQL["configuration_version"]))
+            return int(await self._connection.fetchval(SQL["configuration_version"]))
 
     async def configuration(self, next_position: int) -> Configuration:
         """What is configured now; activations are stamped to hold from `next_position` on."""
         with store_errors("read the configuration"):
             async with self._connection.transaction(isolation="repeatable_read"):
-                version = int(await self._connection.fetchval(_SQL["configuration_version"]))
+                version = int(await self._connection.fetchval(SQL["configuration_version"]))
                 subscriptions = tuple(
-                    Subscription(*r) for r in await self._connection.fetch(_SQL["active_subscriptions"])
+                    Subscription(*r) for r in await self._connection.fetch(SQL["active_subscriptions"])
                 )
                 ids = [s.subscription_id for s in subscriptions]
                 owners = [s.organisation_id for s in subscriptions]
-                await self._connection.execute(_SQL["end_activations"], ids, next_position)
-                await self._connection.execute(_SQL["begin_activations"], ids, next_position)
+                await self._connection.execute(SQL["end_activations"], ids, next_position)
+                await self._connection.execute(SQL["begin_activations"], ids, next_position)
                 asking = {s.resource for s in subscriptions if s.condition or s.template}
-                decimals = await self._connection.fetch(_SQL["decimal_columns"], list(asking)) if asking else []
-                sequences = await self._connection.fetch(_SQL["sequences"], ids, owners)
-                organisations = await self._connection.fetch(_SQL["organisations"])
+                decimals = await self._connection.fetch(SQL["decimal_columns"], list(asking)) if asking else []
+                sequences = await self._connection.fetch(SQL["sequences"], ids, owners)
+                organisations = await self._connection.fetch(SQL["organisations"])
         return Configuration(
             version,
             subscriptions,
@@ -287,12 +285,12 @@ class RouterWatch:
 
     async def beat(self, backend_pid: int) -> None:
         with store_errors("router heartbeat"):
-            await self._connection.execute(_SQL["beat"], backend_pid)
+            await self._connection.execute(SQL["beat"], backend_pid)
 
     async def end_frozen(self, after_seconds: float) -> int | None:
         """The pid of the session ended because its router stopped beating; None if all is well."""
         with store_errors("watch the router"):
-            pid = await self._connection.fetchval(_SQL["frozen"], after_seconds)
+            pid = await self._connection.fetchval(SQL["frozen"], after_seconds)
             if pid is not None:
-                await self._connection.execute(_SQL["end_session"], pid)
+                await self._connection.execute(SQL["end_session"], pid)
             return None if pid is None else int(pid)
