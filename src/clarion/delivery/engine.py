@@ -101,6 +101,10 @@ class Engine:
         """The monotonic time at which a tick is needed, if nothing else happens before."""
         return self._timers.next_ns()
 
+    def holds_up(self, event: Event) -> bool:
+        """Whether another event of its lane waits until this one's outcome is stored."""
+        return self._receiver(event.receiver_id).lanes.is_followed(event.lane)
+
     def overflowing(self) -> list[int]:
         """Receivers whose further rows are left in the table until their window has room."""
         return [receiver_id for receiver_id, receiver in self._receivers.items() if receiver.overflowing]

@@ -44,6 +44,10 @@ class Lanes:
         """Whether any event of the lane is in memory or left in the table."""
         return lane in self._lanes or lane in self.rests
 
+    def is_followed(self, lane: int) -> bool:
+        """Whether more than the lane's head is in memory, or a rest of it left in the table."""
+        return lane in self.rests or len(self._lanes.get(lane, ())) > 1
+
     def is_head(self, lane: int, event: Event) -> bool:
         """Whether the event is at the front of its lane."""
         events = self._lanes.get(lane)

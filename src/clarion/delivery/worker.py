@@ -64,8 +64,9 @@ SETTLE_ROWS_MAX = 500
 SETTLE_GATHER_S = 0.004
 """How long a small settle waits for company; a settle under way gathers the next one by itself."""
 SETTLE_MANY = 8
-SETTLE_GATHER_MANY_S = 0.006
-"""How much longer it waits when so many came meanwhile: what a statement takes whatever its rows is shared by more of them."""
+SETTLE_GATHER_MANY_S = 0.016
+"""How much longer it waits when so many came meanwhile and none of them holds up another event: what a statement takes
+whatever its rows is shared by more of them."""
 LOOK_EVERY_S = 0.2
 COMMANDS_MAX = 500
 """Orders read at once."""
@@ -486,13 +487,16 @@ class Worker:
             if not self._remembered:
                 self._idle.set()
 
+    def _hold_up_others(self) -> bool:
+        return any(self._engine.holds_up(settle.event) for settle in self._pending)
+
     async def _settle_forever(self, queue: Queue) -> None:
         while True:
             if not self._settling:
                 await self._settle_now.wait()
                 if len(self._pending) < SETTLE_ROWS_MAX:
                     await asyncio.sleep(SETTLE_GATHER_S)
-                    if SETTLE_MANY <= len(self._pending) < SETTLE_ROWS_MAX:
+                    if SETTLE_MANY <= len(self._pending) < SETTLE_ROWS_MAX and not self._hold_up_others():
                         await asyncio.sleep(SETTLE_GATHER_MANY_S)
                 self._settling, self._pending = self._pending[:SETTLE_ROWS_MAX], self._pending[SETTLE_ROWS_MAX:]
                 if not self._pending:

@@ -12,7 +12,10 @@ import os
 import socket
 import ssl
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+RECORD_BYTES_MAX = 16 * 1024
+"""Of TLS, in which a longer write is cut."""
 
 
 class Reader(Protocol):
@@ -44,8 +47,10 @@ class TlsChannel(asyncio.Transport):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._tls = tls
+        self._session: Any = cast(Any, tls)._sslobj  # noqa: SLF001 - SSLSocket's own methods take as long again
         self._reader = reader
         self._buffer = reader.get_buffer(-1)
+        self._size = self._buffer.nbytes
         self._unsent = b""
         self._write_error: OSError | None = None
         # Each of the two may need the other first, for TLS's own sake.
@@ -95,7 +100,7 @@ class TlsChannel(asyncio.Transport):
             self._unsent += data
             return
         try:
-            sent = self._tls.send(data)
+            sent: int = self._session.write(data)
         except ssl.SSLWantReadError:
             self._unsent = bytes(data)
             self._write_waits_to_read = True
@@ -103,6 +108,9 @@ class TlsChannel(asyncio.Transport):
         except ssl.SSLWantWriteError:
             sent = 0
         except OSError as error:
+            if len(data) <= RECORD_BYTES_MAX:
+                self._end(error)  # nothing was sent, so that whatever is there to be read is no answer to it
+                return
             # A receiver may have answered before it stopped listening.
             self._write_error = error
             self._loop.call_soon(self._read)
@@ -131,7 +139,7 @@ class TlsChannel(asyncio.Transport):
         """
         while not self._closed:
             try:
-                count = self._tls.recv_into(self._buffer, self._buffer.nbytes)
+                count = self._session.read(self._size, self._buffer)
             except ssl.SSLWantReadError:
                 if self._write_error is not None:
                     self._end(self._write_error)
@@ -161,14 +169,7 @@ class TlsChannel(asyncio.Transport):
                 self._loop.call_exception_handler({"message": "an answer could not be read", "exception": error})
                 self._end(error)
             if not self._reader.busy and self._write_error is None:
-                self._end_if_broken()
                 return
-
-    def _end_if_broken(self) -> None:
-        """A reset behind an answer: the event loop may have called for both at once."""
-        number = 0 if self._closed else self._tls.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self._end(OSError(number, os.strerror(number)))
 
     def _has_peer(self) -> bool:
         try:
@@ -203,6 +204,7 @@ class TlsChannel(asyncio.Transport):
         self._closed = True
         self._loop.remove_reader(self._tls)
         self._loop.remove_writer(self._tls)
+        self._session = None  # whatever still holds the channel, OpenSSL's memory is freed
         self._tls.close()
         self._loop.call_soon(self._reader.connection_lost, error)
 
