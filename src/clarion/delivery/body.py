@@ -34,8 +34,8 @@ def render(event: Event) -> bytes:
     """
     numbers = f'{{"event_id":{event.event_id},"subscription_id":{event.subscription_id}'
     change = event.change
-    is_small = len(change.old or "") + len(change.new or "") <= _KEPT_LENGTH_MAX
-    parts = _kept_parts(change, event.fields) if is_small else _parts(change, event.fields)
+    is_kept = event.shares_change and len(change.old or "") + len(change.new or "") <= _KEPT_LENGTH_MAX
+    parts = _kept_parts(change, event.fields) if is_kept else _parts(change, event.fields)
     head = f'{numbers}{parts.object},"sequence":{event.sequence}{parts.circumstances}'
     body = f'{head},"changed":{parts.changed}{parts.data}'.encode()
     if len(body) <= BODY_BYTES_MAX:
@@ -64,7 +64,7 @@ def _parts(change: Change, fields: str | None) -> _Parts:
     return _Parts(
         f',"resource":{_resource(change.resource)},"action":{_ACTIONS[change.action]}'
         f',"object_id":{quote(change.object_id)},"change_id":{change.change_id}',
-        f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{quote_timestamp(change.recorded_at)}'
+        f',"occurred_at":{quote_timestamp(change.occurred_at)},"recorded_at":{_recorded_at(change.recorded_at)}'
         f',"actor":{_actor(change.actor_id, change.actor_name)}'
         f',"correlation_id":{"null" if change.correlation_id is None else quote(change.correlation_id)}',
         changed,
@@ -97,6 +97,10 @@ def _difference(change: Change, chosen: frozenset[str] | None) -> tuple[str, str
     if chosen is not None:
         names = [name for name in names if name in chosen]
     return f"[{','.join(map(quote_name, names))}]", join_object([(name, old[name]) for name in names if name in old])
+
+
+_recorded_at = lru_cache(maxsize=64)(quote_timestamp)
+"""All changes of one batch of the router are recorded at once."""
 
 
 @lru_cache(maxsize=1000)

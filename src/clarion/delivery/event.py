@@ -63,6 +63,7 @@ class Event(msgspec.Struct, eq=False, gc=False):
     """One open event with its change. Most of what has a default changes as it is tried.
 
     `fields` is a JSON array of the only fields that the body shows; `body` what a template made, None if it failed.
+    `shares_change`: another event of the same change was read together with it.
     `cancelled_by` has the ids of the commands that want it cancelled, `hurried_by` of those that want it tried at once.
     """
 
@@ -83,6 +84,7 @@ class Event(msgspec.Struct, eq=False, gc=False):
     render_version: int = STANDARD_BODY
     fields: str | None = None
     body: bytes | None = None
+    shares_change: bool = False
     overtaken: bool = False
     cancelled_by: tuple[int, ...] = ()
     hurried_by: tuple[int, ...] = ()

@@ -217,6 +217,8 @@ def _rows(records: Sequence[Any]) -> Rows:
     change: Change | None = None
     for record in records if queue_id is not None else ():
         event = _event(record, change)
+        if event.change is change:
+            event.shares_change = events[-1].shares_change = True
         change = event.change
         events.append(event)
     return Rows(events, version, last_queue_id)
