@@ -31,6 +31,14 @@ async def session(database: DatabaseAddress) -> AsyncIterator[asyncpg.Connection
             """
         )
         await connection.execute("ANALYZE clarion.queue")
+        # As the planner sees a table of many more rows.
+        for setting in (
+            "parallel_setup_cost",
+            "parallel_tuple_cost",
+            "min_parallel_table_scan_size",
+            "min_parallel_index_scan_size",
+        ):
+            await connection.execute(f"SET {setting} = 0")
         await plan_once(connection)
         yield connection
     finally:
@@ -62,7 +70,7 @@ async def test_a_read_of_the_queue_goes_by_its_own_index(
     (scan,) = (place for place, line in enumerate(plan) if re.search(r"Scan .*\bon queue\b", line))
     assert f"Index Scan using {index} on queue" in plan[scan]
     assert "Index Cond" in plan[scan + 1]
-    assert not [line for line in plan if "Sort" in line]
+    assert not [line for line in plan if "Sort" in line or "Gather" in line]
 
 
 @pytest.mark.parametrize(("statement", "count"), [("settle_ended", 1), ("settle", 2)])

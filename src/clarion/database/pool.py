@@ -73,6 +73,8 @@ async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> a
         "enable_sort": "off",
         "enable_incremental_sort": "off",
         "enable_hashjoin": "off",
+        # Where statistics say that a table is large, starting processes for a few of its rows would be thought worth it.
+        "max_parallel_workers_per_gather": "0",
     }
     with store_errors(f"connect ({name})"):
         connection: asyncpg.Connection = await asyncpg.connect(
