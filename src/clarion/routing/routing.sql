@@ -17,8 +17,8 @@ o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o
 -- In: floor, limit, last hidden id, owners. Out: first the look, without a row, then the rows, without a look: a moment in each row
 -- would be a third of what it takes to read them. Index: outbox_pkey.
 WITH beginning AS (
-    SELECT $3::bigint > $1::bigint AND cardinality($4::bigint[]) > 0 AND NOT EXISTS (
-        SELECT FROM unnest($4::bigint[]) AS owner
+    SELECT $3::bigint > $1::bigint AND cardinality($4::text::bigint[]) > 0 AND NOT EXISTS (
+        SELECT FROM unnest($4::text::bigint[]) AS owner
         WHERE pg_visible_in_snapshot(owner::text::xid8, pg_current_snapshot())
     ) AS is_above
 )

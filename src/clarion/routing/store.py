@@ -113,7 +113,7 @@ class RouterStore:
     async def waiting(self, floor: int, limit: int, hidden: HiddenRows) -> Look:
         """The lowest `limit` committed rows above the floor, and above the hidden rows if they still are hidden."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, list(hidden.owners))
+            records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, _array(hidden.owners))
         now, snapshot, began_above, sequence_last, asked = records[0][:_LOOK_COLUMNS]
         snapshot_xmin, _, running = snapshot.split(":")
         rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
