@@ -64,7 +64,7 @@ SETTLE_ROWS_MAX = 500
 SETTLE_GATHER_S = 0.004
 """How long a small settle waits for company; a settle under way gathers the next one by itself."""
 SETTLE_MANY = 8
-SETTLE_GATHER_MANY_S = 0.016
+SETTLE_GATHER_MANY_S = 0.006
 """How much longer it waits when so many came meanwhile and none of them holds up another event: what a statement takes
 whatever its rows is shared by more of them."""
 LOOK_EVERY_S = 0.2
