@@ -20,6 +20,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 
 from clarion.core.errors import RequestRefused
@@ -51,7 +52,7 @@ def _route(given: dict[str, Any]) -> Route:
 
 
 def _shown(attempt: Attempt) -> dict[str, Any]:
-    shown = attempt._asdict()
+    shown = msgspec.structs.asdict(attempt)
     shown["outcome"] = attempt.outcome.value
     shown["started_at"] = attempt.started_at.isoformat()
     shown["response_body"] = attempt.response_body.decode("latin-1")
