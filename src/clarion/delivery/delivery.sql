@@ -2,7 +2,7 @@
 
 -- name: event
 -- A queue row with its change, in the order of the fields of Event and Change: they are made from it by position, after two
--- columns of the statement's own. The change's moments are seconds since 1970, exact to the microsecond: the driver takes longer
+-- columns of the statement's own. The change's moments are seconds since 1970, exact to the microsecond until 2242: the driver takes longer
 -- to make two timestamps than all the other columns.
 q.queue_id, q.event_id, q.round, q.organisation_id, q.receiver_id, q.subscription_id, q.sequence, q.lane,
        q.attempts_count, q.spent_count, q.due_at, q.first_failed_at, q.body_sha256, q.render_version, q.fields, q.body,
@@ -129,6 +129,8 @@ WITH {fence}, {ended}, postponed AS (
         first_failed_at = told.first_failed_at, body_sha256 = told.body_sha256
     FROM fence, {given}, {told}
     WHERE q.queue_id = n.queue_id AND q.queue_id = ANY ($6::text::bigint[]) AND n.place > $10
+      -- One that a lost session comes to late must not count attempts down: their numbers would be used once more.
+      AND q.attempts_count <= told.attempts_count
     RETURNING q.event_id, q.round, q.organisation_id, n.place, n.started_at, n.duration_ms, k.kind
 ), attempted_again AS (
     INSERT INTO clarion.attempts {attempted}

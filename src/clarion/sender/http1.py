@@ -12,6 +12,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -48,6 +49,7 @@ class Shared:
 
     Requests are written together, once the loop has handled all that came in. A receiver that is woken for the first of
     them finds the others when it looks; one write at a time would wake it for each, and the waking is what costs most.
+    Before that the loop reads once more: what came behind an answer must not be taken for the answer to the next request.
     `call_soon` is the event loop's; `may_write` is asked at the last moment.
     """
 
@@ -61,20 +63,25 @@ class Shared:
         self.read_buffer = memoryview(bytearray(read_buffer_bytes))
         self._call_soon = call_soon
         self._may_write = may_write
-        self._waiting: list[Http1Connection] = []
+        self._begun: list[Http1Connection] = []
 
     def write_soon(self, connection: Http1Connection) -> None:
         """Have the connection write what it has begun."""
-        self._waiting.append(connection)
-        if len(self._waiting) == 1:
-            self._call_soon(self._write)
+        self._begun.append(connection)
+        if len(self._begun) == 1:
+            self._call_soon(self._write_next_turn)
 
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not self._may_write():
-            return  # their deadlines end them
-        for connection in waiting:
-            connection.write()
+    def _write_next_turn(self) -> None:
+        begun, self._begun = self._begun, []
+        self._call_soon(partial(self._write, begun))
+
+    def _write(self, begun: list[Http1Connection]) -> None:
+        if self._may_write():
+            for connection in begun:
+                connection.write()
+        else:
+            for connection in begun:
+                connection.withdraw()
 
 
 class _AnswerRefused(Exception):
@@ -186,6 +193,11 @@ class Http1Connection(asyncio.BufferedProtocol):
         if self._request is not None and self._transport is not None:
             self._transport.write(self._request)
         self._request = None
+
+    def withdraw(self) -> None:
+        """End the exchange whose request is not to be written any more."""
+        if self._request is not None:
+            self._fail(Failure(Outcome.OVERLOADED, "this process may not send any more", ours=True))
 
     def abandon(self) -> None:
         """End the connection at once, without a word to the owner about the exchange under way."""

@@ -182,7 +182,7 @@ class Sender:
     def send_while(self, may_send: Callable[[], bool]) -> None:
         """Ask `may_send` from now on before requests are written, in the turn of the event loop that writes them.
 
-        Where it says no they never leave, and end as TIMED_OUT.
+        Where it says no they never leave, and end as OVERLOADED, not counting against receivers.
         """
         self._may_send = may_send
 
