@@ -226,7 +226,7 @@ class ModelQueue:
                 if settlement.attempt is not None and key in self._tables.attempts:
                     raise InvariantBroken(f"attempt {key} was stored before the event that it ends")
                 self._end(row, event, ending)
-            elif row is not None:
+            elif row is not None and row.attempts_count <= event.attempts_count:
                 row.due_at = event.due_at
                 row.attempts_count = event.attempts_count
                 row.spent_count = event.spent_count

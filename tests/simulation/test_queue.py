@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from clarion.core.errors import Fenced
 from clarion.core.ids import shard_of
@@ -402,6 +403,21 @@ async def test_whatever_a_receiver_answers_can_be_stored(store: Real) -> None:
     shown = hostile.replace("\0", "\ufffd").replace("\ud800", "?")
     stored = (EPOCH, 0, None, headers, body, shown, None, None)
     assert await store.whole_attempts() == {(1, 1): stored, (2, 1): stored}
+
+
+async def test_a_postponement_that_comes_late_takes_nothing_back(store: Model | Real) -> None:
+    """As one of a session that was lost, repeated on the next one, and carried out by the server after all."""
+    queue = store.queue(await store.join())
+    await store.add(1)
+    (event,) = (await done(queue.load_tail(ALL, 0, [], 1))).events
+    first = structs.replace(event, attempts_count=1, spent_count=1, due_at=EPOCH)
+    second = structs.replace(event, attempts_count=2, spent_count=2, due_at=EPOCH + timedelta(1))
+    for one in (first, second, first):
+        await done(queue.settle([Settle(one, attempt(Outcome.TIMED_OUT), None, one.due_at)]))
+    assert (await store.open_rows())[1][:3] == (EPOCH + timedelta(1), 2, 2)
+    third = structs.replace(second, attempts_count=3)
+    await done(queue.settle([Settle(third, attempt(), DELIVERED, None)]))
+    assert await store.attempts() == [(1, 1, "TIMED_OUT"), (1, 2, "TIMED_OUT"), (1, 3, "SUCCEEDED")]
 
 
 async def test_settling_twice_is_harmless(store: Model | Real) -> None:
