@@ -111,6 +111,9 @@ def test_events_stop_with_the_right_and_go_on_with_it_without_those_that_were_mi
     receiver, (_, issues) = register(api, deployment.receiver.uri())
     with writing(deployment):
         grown(deployment)
+        deployment.wait_for_row(
+            "SELECT FROM clarion.events WHERE subscription_id = %s AND status = 'DELIVERED'", int(issues)
+        )
         assert arrived(deployment, "issues")
         receiver = allow(api, receiver, ["ITEMS"])
         time.sleep(1)  # what the answer promises
