@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import datetime
 from importlib.resources import files
+
+import orjson
 
 _HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _PART = re.compile(r"\{(\w+)\}")
@@ -25,3 +29,11 @@ def load_statements(package: str, file_name: str) -> dict[str, str]:
         return _PART.sub(lambda part: whole(texts[part[1]]), text)
 
     return {name: whole(text) for name, text in texts.items()}
+
+
+def array_text(values: Iterable[int | datetime | None]) -> str:
+    """PostgreSQL's text of an array, for a parameter that the statement casts: the driver's own encoding takes ten times as long.
+
+    It is JSON's in other brackets, as long as no value has to be escaped.
+    """
+    return f"{{{orjson.dumps(list(values))[1:-1].decode()}}}"

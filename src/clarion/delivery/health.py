@@ -37,12 +37,11 @@ class Health:
     def finished(self, attempt: Attempt, now: Now) -> bool:
         """Count the outcome of an attempt, be it a probe or not; whether there is something that is not stored."""
         if attempt.outcome is _SUCCEEDED:
-            self._failing = None
-            self._given_up = False
+            self.clear()
         elif counts(attempt):
             before = self._failing
             self._failing = Failing(now.wall, 1) if before is None else Failing(before.since, before.count + 1)
-        return self._failing is not self._told
+        return self.untold
 
     def clear(self) -> None:
         """Begin anew, as after a success."""

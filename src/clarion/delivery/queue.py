@@ -13,7 +13,7 @@ import orjson
 
 from clarion.core.ids import shard_of
 from clarion.database.pool import store_errors
-from clarion.database.statements import load_statements
+from clarion.database.statements import array_text, load_statements
 from clarion.delivery.event import Event
 from clarion.delivery.health import Failing
 from clarion.delivery.step import Command, CommandKind, Ending, LoadLane, LoadReceiver, Remember, Settle
@@ -130,7 +130,7 @@ class Queue:
         arguments = (self._worker_id, self.releases, *_columns([*ended, *postponed]), len(ended))
         with store_errors("settle"):
             if postponed or command_ids:
-                await self._writing.fetchval(SQL["settle"], *arguments, _array(command_ids))
+                await self._writing.fetchval(SQL["settle"], *arguments, array_text(command_ids))
             else:
                 await self._writing.fetchval(SQL["settle_ended"], *arguments)
 
@@ -154,10 +154,10 @@ def _columns(settlements: Sequence[Settle]) -> tuple[str, bytes, bytes, str, str
     return (
         *_storable(kinds),
         b"".join(hashes),
-        _array(queue_ids),
-        _array(places),
-        _array(durations),
-        _array(starts),
+        array_text(queue_ids),
+        array_text(places),
+        array_text(durations),
+        array_text(starts),
     )
 
 
@@ -193,11 +193,6 @@ def _storable(kinds: Collection[tuple[Any, ...]]) -> tuple[str, bytes]:
             bodies.append(body)
             start += len(body)
     return orjson.dumps(rows).decode(), b"".join(bodies)
-
-
-def _array(values: Sequence[int | datetime | None]) -> str:
-    """PostgreSQL's text of the array: JSON's in other brackets, as long as no value has to be escaped."""
-    return f"{{{orjson.dumps(values)[1:-1].decode()}}}"
 
 
 @lru_cache(maxsize=256)

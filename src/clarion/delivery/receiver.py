@@ -80,7 +80,7 @@ class Receiver:
             return Reason.RECEIVER_DELETED
         if event.subscription_id not in subscriptions:
             return Reason.SUBSCRIPTION_DELETED
-        return None if settings.readable_resources is None or settings.may_be_sent(event) else Reason.RIGHT_REVOKED
+        return None if settings.may_be_sent(event) else Reason.RIGHT_REVOKED
 
     def configure(self, settings: ReceiverSettings | None) -> None:
         """Take new settings; None: deleted."""

@@ -228,7 +228,7 @@ class Worker:
                     self._remembered[receiver_id] = effect
                 case Obeyed(command_ids):
                     self._obeyed.extend(command_ids)
-        if (self._pending or self._obeyed) and not self._settle_now.is_set():
+        if self._pending or self._obeyed:
             self._settle_now.set()
         due_ns = self._engine.wake_ns()
         if due_ns != self._wakes_ns:

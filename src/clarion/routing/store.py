@@ -9,11 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 import asyncpg
-import orjson
 
 from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
-from clarion.database.statements import load_statements
+from clarion.database.statements import array_text, load_statements
 from clarion.ledger.chain import GENESIS
 from clarion.ledger.change import Captured
 from clarion.routing.careful import Marker
@@ -113,7 +112,7 @@ class RouterStore:
     async def waiting(self, floor: int, limit: int, hidden: HiddenRows) -> Look:
         """The lowest `limit` committed rows above the floor, and above the hidden rows if they still are hidden."""
         with store_errors("read the outbox"):
-            records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, _array(hidden.owners))
+            records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, array_text(hidden.owners))
         now, snapshot, began_above, sequence_last, asked = records[0][:_LOOK_COLUMNS]
         snapshot_xmin, _, running = snapshot.split(":")
         rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
@@ -164,27 +163,27 @@ class RouterStore:
             after.event_id,
             after.queue_id,
             version,
-            _array(tails),
-            _array(before.tails.get(organisation_id, Tail()).change_id for organisation_id in tails),
-            _array(tail.change_id for tail in tails.values()),
-            _array(last_places[organisation_id] for organisation_id in tails),
-            _array(sequences),
-            _array(before.sequences[subscription_id] for subscription_id in sequences),
-            _array(sequences.values()),
-            _array(batch.outbox_ids),
-            _array(batch.organisation_ids),
-            _array(batch.change_ids),
-            _array(batch.events_before[:-1]),
-            _array(through - earlier for earlier, through in pairwise(batch.events_before)),
+            array_text(tails),
+            array_text(before.tails.get(organisation_id, Tail()).change_id for organisation_id in tails),
+            array_text(tail.change_id for tail in tails.values()),
+            array_text(last_places[organisation_id] for organisation_id in tails),
+            array_text(sequences),
+            array_text(before.sequences[subscription_id] for subscription_id in sequences),
+            array_text(sequences.values()),
+            array_text(batch.outbox_ids),
+            array_text(batch.organisation_ids),
+            array_text(batch.change_ids),
+            array_text(batch.events_before[:-1]),
+            array_text(through - earlier for earlier, through in pairwise(batch.events_before)),
             b"".join(batch.links),
             batch.salts,
             batch.recorded_at,
-            _array(batch.queue_organisation_ids),
-            _array(batch.receiver_ids),
-            _array(batch.subscription_ids),
-            _array(batch.queue_places),
-            _array(batch.queue_sequences),
-            _array(batch.lanes),
+            array_text(batch.queue_organisation_ids),
+            array_text(batch.receiver_ids),
+            array_text(batch.subscription_ids),
+            array_text(batch.queue_places),
+            array_text(batch.queue_sequences),
+            array_text(batch.lanes),
             SHARDS_COUNT,
             parts_count,
         ]
@@ -192,8 +191,8 @@ class RouterStore:
         if moved or batch.shaped or batch.failed:
             statement = "batch_with_more"
             parameters += [
-                _array(place for place, _ in moved),
-                _array(outbox_id for _, outbox_id in moved),
+                array_text(place for place, _ in moved),
+                array_text(outbox_id for _, outbox_id in moved),
                 *_shapes(batch),
                 list(batch.failed),
                 *_transposed(batch.failed.values(), len(Failed._fields)),
@@ -257,11 +256,6 @@ class RouterStore:
             {record["subscription_id"]: record["sequence"] for record in sequences},
             {record["resource"]: frozenset(record["columns"]) for record in decimals},
         )
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """An array of integers as the database reads it from text."""
-    return "{" + orjson.dumps(list(numbers))[1:-1].decode() + "}"
 
 
 def _shapes(batch: Batch) -> list[list[Any]]:

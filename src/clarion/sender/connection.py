@@ -43,16 +43,18 @@ _CERTIFICATE_ERRORS = {
 class Opener:
     """Opens connections under one address policy, by one route, in one TLS context."""
 
-    def __init__(
-        self, policy: Policy, route: Route, ca_file: Path | None, may_write: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, policy: Policy, route: Route, ca_file: Path | None) -> None:
         self.policy = policy
         self._route = route
         self._turn = 0
         self._ca_file = ca_file
         self._context = tls_context(ca_file)
         self._contexts: WeakValueDictionary[Identity, ssl.SSLContext] = WeakValueDictionary()
-        self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon, may_write)
+        self._shared = Shared(READ_BUFFER_BYTES, asyncio.get_running_loop().call_soon)
+
+    def write_while(self, may_write: Callable[[], bool]) -> None:
+        """Ask `may_write` from now on before requests are written on any of the connections."""
+        self._shared.may_write = may_write
 
     def context(self, identity: Identity) -> ssl.SSLContext:
         """The TLS context for receivers of this identity; all that have nothing special share one. Raises IdentityUnusable."""

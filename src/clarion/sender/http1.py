@@ -53,16 +53,11 @@ class Shared:
     `call_soon` is the event loop's; `may_write` is asked at the last moment.
     """
 
-    def __init__(
-        self,
-        read_buffer_bytes: int,
-        call_soon: Callable[[Callable[[], None]], object],
-        may_write: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, read_buffer_bytes: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         # What is read is parsed at once, so that one buffer serves all.
         self.read_buffer = memoryview(bytearray(read_buffer_bytes))
         self._call_soon = call_soon
-        self._may_write = may_write
+        self.may_write: Callable[[], bool] = lambda: True
         self._begun: list[Http1Connection] = []
 
     def write_soon(self, connection: Http1Connection) -> None:
@@ -76,7 +71,7 @@ class Shared:
         self._call_soon(partial(self._write, begun))
 
     def _write(self, begun: list[Http1Connection]) -> None:
-        if self._may_write():
+        if self.may_write():
             for connection in begun:
                 connection.write()
         else:

@@ -112,8 +112,7 @@ class Sender:
         Raises EnvironmentRefused when `ca_file` cannot be used.
         """
         self._clock = clock
-        self._may_send: Callable[[], bool] = lambda: True
-        self._opener = Opener(policy, route, ca_file, self._may_write)
+        self._opener = Opener(policy, route, ca_file)
         self._loop = asyncio.get_running_loop()
         self._receivers: dict[int, _Receiver] = {}
         self._connections_per_host = connections_per_host
@@ -184,10 +183,7 @@ class Sender:
 
         Where it says no they never leave, and end as OVERLOADED, not counting against receivers.
         """
-        self._may_send = may_send
-
-    def _may_write(self) -> bool:
-        return self._may_send()
+        self._opener.write_while(may_send)
 
     def set_rules(self, rules: tuple[Rule, ...]) -> None:
         """Hold all that is sent from now on to these egress rules. Connections opened under others are not used again."""
