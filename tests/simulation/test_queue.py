@@ -39,6 +39,20 @@ def attempt(outcome: Outcome = Outcome.SUCCEEDED) -> Attempt:
     return Attempt(outcome, EPOCH, 5, 200, (("a", "b"),), b"body", None, None, None, None)
 
 
+def _whole(a: Attempt) -> tuple[Any, ...]:
+    """All of an attempt that is stored beside its event and outcome."""
+    return (
+        a.started_at,
+        a.duration_ms,
+        a.status_code,
+        a.response_headers,
+        a.response_body,
+        a.error,
+        a.source_address,
+        a.peer_address,
+    )
+
+
 class Model:
     """The model's tables, seen as the tests want to see them."""
 
@@ -84,19 +98,7 @@ class Model:
         return [(event_id, number, a.outcome.value) for (event_id, _, number), a in self.tables.attempts.items()]
 
     async def whole_attempts(self) -> dict[tuple[int, int], tuple[Any, ...]]:
-        return {
-            (event_id, number): (
-                a.started_at,
-                a.duration_ms,
-                a.status_code,
-                a.response_headers,
-                a.response_body,
-                a.error,
-                a.source_address,
-                a.peer_address,
-            )
-            for (event_id, _, number), a in self.tables.attempts.items()
-        }
+        return {(event_id, number): _whole(a) for (event_id, _, number), a in self.tables.attempts.items()}
 
     async def hashes(self) -> dict[int, bytes | None]:
         return {event_id: e.body_sha256 for (event_id, _), e in self.tables.events.items()}
@@ -372,18 +374,7 @@ async def test_rows_that_are_alike_and_rows_that_differ_keep_what_is_theirs(stor
         if s.ending
     }
     assert await store.whole_attempts() == {
-        (s.event.event_id, s.event.attempts_count): (
-            a.started_at,
-            a.duration_ms,
-            a.status_code,
-            a.response_headers,
-            a.response_body,
-            a.error,
-            a.source_address,
-            a.peer_address,
-        )
-        for s in settlements
-        if (a := s.attempt)
+        (s.event.event_id, s.event.attempts_count): _whole(a) for s in settlements if (a := s.attempt)
     }
 
 
