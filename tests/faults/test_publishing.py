@@ -7,9 +7,10 @@ import os
 import random
 import signal
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -176,6 +177,46 @@ def test_batches_and_what_applications_publish_in_their_transactions_are_one_ord
     sequences = _sequences(deployment)
     assert {by for sequence in sequences.values() for by in sequence} == history.known.keys()
     history.assert_kept_by(sequences)
+
+
+def test_a_batch_that_waits_for_one_object_after_the_other_gives_in_before_a_circle_ends_an_application(
+    deployment: Deployment,
+) -> None:
+    """Each wait alone is shorter than what a batch waits for; together they would outlast the application's patience."""
+    _, api = _serve(deployment)
+    attach_published(deployment.connection, Published("SHIPMENTS", organisation=None))
+    first, *passing, last = (
+        object_id
+        for (object_id,) in deployment.rows(
+            "SELECT id::text FROM generate_series(1, 5) AS id ORDER BY "
+            "hashtextextended(concat_ws(E'\\n', 'clarion.publish', 'SHIPMENTS', 'default', id::text), 0)"
+        )
+    )
+    objects = [first, *passing, last]
+    batch = [{"resource": "SHIPMENTS", "action": "DELETE", "object_id": object_id} for object_id in objects]
+
+    def hold(connection: psycopg.Connection[Any], object_id: str) -> None:
+        publish(connection, "SHIPMENTS", "DELETE", object_id, {}, organisation="default")
+
+    with ExitStack() as open_ones, ThreadPoolExecutor(2) as at_once:
+        connections = [open_ones.enter_context(psycopg.connect(deployment.database.url)) for _ in range(4)]
+        *others, application = connections
+        for connection, object_id in zip(connections, [*passing, last], strict=True):
+            hold(connection, object_id)
+        sending = at_once.submit(_until_accepted, api, batch, "k")
+        deployment.wait_for_row(
+            "SELECT FROM pg_stat_activity WHERE application_name = 'clarion api' AND wait_event = 'advisory'"
+        )
+        wanting = at_once.submit(hold, application, first)
+        for other in others:
+            time.sleep(0.3)
+            other.commit()
+        wanting.result()
+        application.commit()
+        sending.result()
+    deployment.wait_until_settled()
+    recorded = Counter(object_id for (object_id,) in deployment.rows("SELECT object_id FROM clarion.ledger"))
+    assert recorded == dict.fromkeys(objects, 2)
 
 
 def test_a_batch_waits_for_a_transaction_that_publishes_its_object_and_is_refused_when_that_stays_open(

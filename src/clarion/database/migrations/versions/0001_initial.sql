@@ -671,6 +671,8 @@ CREATE FUNCTION clarion.publish_changes(
 DECLARE
     organisation bigint := clarion.current_organisation_id();
     organisation_name text := (SELECT o.name FROM clarion.organisations o WHERE o.id = organisation);
+    give_in_at timestamptz;
+    next_lock bigint;
 BEGIN
     IF organisation_name IS NULL THEN
         RAISE EXCEPTION 'publish: no organisation is named' USING ERRCODE = 'insufficient_privilege';
@@ -688,8 +690,9 @@ BEGIN
     IF current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
-    -- Half of what PostgreSQL waits before it looks for a circle of locks: if there is one, this gives in, and no application's transaction
-    -- is ended for it.
+    -- Half of what PostgreSQL waits before it looks for a circle of locks, and for all locks together: who waits for one of them came
+    -- after this began, so if there is a circle, this gives in, and no application's transaction is ended for it.
+    give_in_at := clock_timestamp() + interval '500 ms';
     PERFORM set_config('lock_timeout', '500', true);
     PERFORM pg_advisory_xact_lock_shared(k.lock)
     FROM unnest(ARRAY(SELECT DISTINCT hashtextextended(E'clarion.publish\n' || r.name, 0) FROM unnest(resources) AS r (name) ORDER BY 1))
@@ -702,10 +705,15 @@ BEGIN
                             AND coalesce(r.organisation_id, organisation) = organisation)) THEN
         RAISE EXCEPTION 'publish: a resource is not as it was when the changes were checked' USING ERRCODE = 'CL002';
     END IF;
-    PERFORM pg_advisory_xact_lock(k.lock)
-    FROM unnest(ARRAY(
+    FOR next_lock IN
         SELECT DISTINCT hashtextextended(concat_ws(E'\n', 'clarion.publish', resources[c.place], organisation_name, c.object_id), 0)
-        FROM unnest(places, object_ids) AS c (place, object_id) ORDER BY 1)) AS k (lock);
+        FROM unnest(places, object_ids) AS c (place, object_id) ORDER BY 1
+    LOOP
+        IF NOT pg_try_advisory_xact_lock(next_lock) THEN
+            PERFORM set_config('lock_timeout', greatest(ceil(extract(epoch FROM give_in_at - clock_timestamp()) * 1000), 1)::integer::text, true);
+            PERFORM pg_advisory_xact_lock(next_lock);
+        END IF;
+    END LOOP;
     INSERT INTO clarion.outbox (organisation_id, resource, action, object_id, old, new, actor_id, actor_name, correlation_id)
     SELECT organisation, resources[c.place], c.action::"char", c.object_id, c.old, c.new, c.actor_id, c.actor_name, c.correlation_id
     FROM unnest(places, actions, object_ids, olds, news, actor_ids, actor_names, correlation_ids) WITH ORDINALITY
