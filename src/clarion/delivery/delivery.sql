@@ -222,27 +222,32 @@ WHERE id = $1 AND ended_at IS NULL RETURNING id, releases;
 -- In: worker. Out: the database's clock; no row if the worker was ended.
 UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL RETURNING beat_at;
 
--- name: fence_dead
--- Ends the rows of other workers whose lock nobody holds or that have not beaten for $2 seconds, which waits for their
--- settles under way and refuses all later ones. Before their shards are touched. In: this worker, seconds, whether a lock
--- that nobody holds is enough. Out: their sessions.
-UPDATE clarion.workers w SET ended_at = clock_timestamp()
-WHERE w.ended_at IS NULL AND w.id <> $1
+-- name: dead
+-- Of other workers those whose lock nobody holds or that have not beaten for $2 seconds. In: this worker, seconds, whether a lock
+-- that nobody holds is enough.
+w.ended_at IS NULL AND w.id <> $1
   AND (w.beat_at < clock_timestamp() - make_interval(secs => $2)
        OR $3::boolean AND NOT EXISTS (SELECT FROM pg_locks l
                       WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = w.id::oid AND l.granted
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+
+-- name: fence_dead
+-- Ends the rows of dead workers, which waits for their settles under way and refuses all later ones. Before their shards are
+-- touched. In: as `dead`. Out: their sessions.
+UPDATE clarion.workers w SET ended_at = clock_timestamp()
+WHERE {dead}
 RETURNING w.id, w.backend_pid;
 
 -- name: free
 -- Shards of ended workers, whoever ended them.
 UPDATE clarion.shards s SET worker_id = NULL FROM clarion.workers w WHERE w.id = s.worker_id AND w.ended_at IS NOT NULL;
 
--- name: owners
-SELECT shard, worker_id FROM clarion.shards;
-
--- name: live_workers
-SELECT id FROM clarion.workers WHERE ended_at IS NULL;
+-- name: shares
+-- Live workers, each shard's owner as JSON, and whether one of the workers is dead, of one moment: an owner that is not among the workers has
+-- ended, and did not just join. In: as `dead`.
+SELECT ARRAY(SELECT id FROM clarion.workers WHERE ended_at IS NULL) AS workers,
+       (SELECT json_object_agg(shard, worker_id)::text FROM clarion.shards) AS owners,
+       EXISTS (SELECT FROM clarion.workers w WHERE {dead}) AS any_dead;
 
 -- name: claim
 -- Those of the shards that are free. In: worker, shards. Out: what it got.

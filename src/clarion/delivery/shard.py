@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
+import orjson
 
 from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.database.pool import store_errors
@@ -95,22 +96,28 @@ class Ownership:
 
         `patient`: those who lost their session are not dead before they have stopped beating for long.
         """
+        asked = (worker_id, self.policy.frozen_after_s, not patient)
         with store_errors("look at the workers"):
-            for dead in await self._reading.fetch(
-                SQL["fence_dead"], worker_id, self.policy.frozen_after_s, not patient
-            ):
-                _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
-                await self._end_session_of(dead["id"])
-            # In this order: an owner that is not among the workers read after it has ended, and did not just join.
-            owners = {row["shard"]: row["worker_id"] for row in await self._reading.fetch(SQL["owners"])}
-            workers = [row["id"] for row in await self._reading.fetch(SQL["live_workers"])]
-            if ended := set(owners.values()) - {None, *workers}:
-                # Only when there are any: this look is taken five times a second.
+            shares, any_dead = await self._shares(asked)
+            if any_dead:
+                for dead in await self._reading.fetch(SQL["fence_dead"], *asked):
+                    _log.warning("worker %s is dead or frozen: its shards are free", dead["id"])
+                    await self._end_session_of(dead["id"])
+                shares, _ = await self._shares(asked)
+            if ended := set(shares.owners.values()) - {None, *shares.workers}:
                 await self._reading.execute(SQL["free"])
-                owners = {shard: None if owner in ended else owner for shard, owner in owners.items()}
-        if worker_id not in workers:
+                owners = {shard: None if owner in ended else owner for shard, owner in shares.owners.items()}
+                shares = Shares(shares.workers, owners)
+        if worker_id not in shares.workers:
             raise Fenced("another worker took over the shards")
-        return Shares(workers, owners)
+        return shares
+
+    async def _shares(self, asked: tuple[int, float, bool]) -> tuple[Shares, bool]:
+        """As the tables have it, and whether one of the workers is dead."""
+        row = await self._reading.fetchrow(SQL["shares"], *asked)
+        assert row is not None
+        owners = {int(shard): owner for shard, owner in orjson.loads(row["owners"]).items()}
+        return Shares(row["workers"], owners), row["any_dead"]
 
     async def claim(self, worker_id: int, shards: Collection[int]) -> list[int]:
         """Those of the shards that were still free, owned now."""
