@@ -16,19 +16,20 @@ class RouterPolicy:
     (`evaluating_shared_ns` if several organisations had rows in a look within `shared_for_ns`);
     between two looks, when nothing is left, `preparing_ns` go to those that nobody asked yet.
 
-    A look follows the one before after `poll_busy_s` while rows came within the last `busy_for_ns`, after `poll_idle_s` otherwise,
-    and after `poll_filling_s` while more than `filling_rows_per_s` come: a look and a batch cost as much as some forty rows.
+    A look follows the one before after `poll_s`, and after `poll_filling_s` while more than `filling_rows_per_s` come: a look and a
+    batch cost as much as some forty rows. After one that found nothing, the database looks instead for `waiting_s`, as often, and
+    every `poll_idle_s` from the second time in a row.
     """
 
     batch_rows_max: int = 500
     batch_events_max: int = 5_000
     shared_rows_max: int = 50
     shared_for_ns: int = 1_000_000_000
-    poll_busy_s: float = 0.010
+    poll_s: float = 0.010
     poll_idle_s: float = 0.020
     poll_filling_s: float = 0.020
     filling_rows_per_s: float = 1_500
-    busy_for_ns: int = 1_000_000_000
+    waiting_s: float = 0.2
     others_every_ns: int = 5_000_000
     others_dear_ns: int = 10_000_000
     evaluating_ns: int = 20_000_000
@@ -46,19 +47,17 @@ class Pace:
         """Times are by a monotonic clock, in nanoseconds."""
         self._policy = policy
         self._looked_ns = now_ns
-        self._worked_ns = now_ns
         self._was_crowded = False
+        self._was_empty = False
 
     def pause_s(self, now_ns: int, rows_count: int) -> float:
         """Seconds until the next look, where nothing is left, after one that brought `rows_count` rows and is over now."""
         since_s = (now_ns - self._looked_ns) / 1e9
         self._looked_ns = now_ns
-        if rows_count:
-            self._worked_ns = now_ns
         # Two looks in a row: at 1,000 rows/s, one look in twenty brings half as many again by chance.
         is_crowded = rows_count > self._policy.filling_rows_per_s * since_s
         is_filling, self._was_crowded = is_crowded and self._was_crowded, is_crowded
-        if is_filling:
-            return self._policy.poll_filling_s
-        is_busy = now_ns - self._worked_ns < self._policy.busy_for_ns
-        return self._policy.poll_busy_s if is_busy else self._policy.poll_idle_s
+        is_idle, self._was_empty = not rows_count and self._was_empty, not rows_count
+        if is_idle:
+            return self._policy.poll_idle_s
+        return self._policy.poll_filling_s if is_filling else self._policy.poll_s

@@ -94,7 +94,13 @@ class Router:
                 await asyncio.sleep(0)
                 continue
             self._evaluator.prepare(self._policy.preparing_ns)
-            await _pause(stopping, pause_s)
+            if routed:
+                await asyncio.sleep(pause_s)
+            else:
+                # Where batches are written their numbers serve.
+                if self._floor.reading.lacks_number or self._hidden.reading.lacks_number:
+                    self._wrote(await self._store.transaction_number())
+                await self._store.wait(self._floor.floor, self._hidden, pause_s, self._policy.waiting_s)
         await self._store.end_well()
 
     async def _start(self) -> None:
@@ -119,13 +125,13 @@ class Router:
         look = await self._store.waiting(self._floor.floor, limit, self._hidden)
         if not look.began_above:
             self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+        self._floor.read(look.sequence_last)
         careful = bool(look.rows) and self._careful(look)
         requests = await self._take_requests() if look.asked else 0
         self._left_some = requests >= self._policy.batch_rows_max
         if not look.rows:
-            self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=not careful)
+            self._looked(look, complete=not careful)
             return requests
-        self._floor.read(look.sequence_last)
         portion: Portion | None = None
         if careful:
             rows, portion = await self._choose_carefully(look, limit)
@@ -143,16 +149,23 @@ class Router:
         # A careful router may leave rows that it saw, and so does one whose evaluations took their time.
         left_some = len(look.rows) >= limit or len(batch.outbox_ids) < len(rows)
         self._left_some = self._left_some or left_some
-        complete = not careful and not left_some
-        self._hidden.looked(look.running, look.sequence_last, began_above=look.began_above, complete=complete)
+        self._looked(look, complete=not careful and not left_some)
         if portion and not portion.evaluated:
             await self._store.unmark()
         self._suspected = portion.rest if portion else None
         self._numbers = batch.after
-        self._floor.wrote(xid)
-        self._others_floor.wrote(xid)
+        self._wrote(xid)
         self.batches_count += 1
         return len(batch.outbox_ids) + requests
+
+    def _looked(self, look: Look, *, complete: bool) -> None:
+        self._hidden.looked(
+            look.running, look.snapshot_xmax, look.sequence_last, began_above=look.began_above, complete=complete
+        )
+
+    def _wrote(self, xid: int) -> None:
+        for reading in (self._floor.reading, self._others_floor.reading, self._hidden.reading):
+            reading.wrote(xid)
 
     def _careful(self, look: Look) -> bool:
         """Whether rows still wait that waited when this router followed one that ended badly."""
@@ -330,9 +343,6 @@ def _usable(name: str | None) -> str:
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
     """Wait, but not beyond `stopping`."""
-    if seconds < 0.1:
-        await asyncio.sleep(seconds)
-        return
     try:
         await asyncio.wait_for(stopping.wait(), seconds)
     except TimeoutError:

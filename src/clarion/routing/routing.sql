@@ -30,6 +30,14 @@ UNION ALL
  FROM clarion.outbox o
  WHERE o.id > CASE WHEN (SELECT is_above FROM beginning) THEN $3 ELSE $1 END ORDER BY o.id LIMIT $2);
 
+-- name: await_work
+-- Until there may be something to take. In: floor, the id above which `waiting` would begin, the owners of hidden rows below it, seconds
+-- between two looks, seconds at most.
+SELECT clarion.await_work($1, $2, $3::text::bigint[], $4, $5);
+
+-- name: transaction_number
+SELECT pg_current_xact_id()::text::bigint;
+
 -- name: waiting_by_id
 -- The rows of these ids that wait, in the order of the ids. In: ids. Only after a router died. Index: outbox_pkey.
 SELECT {captured}

@@ -30,11 +30,13 @@ _LOOK_COLUMNS = 5
 class Look:
     """What one look at the outbox found: the database's clock, the snapshot, whether a retry is asked for, the lowest rows.
 
-    `running`: the transactions that ran in the snapshot. `began_above`: the look passed over the hidden rows.
+    `running`: the transactions that ran in the snapshot, of those with a number below its xmax. `began_above`: the look passed over
+    the hidden rows.
     """
 
     now: datetime
     snapshot_xmin: int
+    snapshot_xmax: int
     running: frozenset[int]
     began_above: bool
     sequence_last: int
@@ -114,10 +116,23 @@ class RouterStore:
         with store_errors("read the outbox"):
             records = await self._connection.fetch(SQL["waiting"], floor, limit, hidden.upto, array_text(hidden.owners))
         now, snapshot, began_above, sequence_last, asked = records[0][:_LOOK_COLUMNS]
-        snapshot_xmin, _, running = snapshot.split(":")
+        xmin, xmax, running = snapshot.split(":")
         rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
         owners = frozenset(map(int, running.split(","))) if running else frozenset()
-        return Look(now, int(snapshot_xmin), owners, began_above, sequence_last, asked, rows)
+        return Look(now, int(xmin), int(xmax), owners, began_above, sequence_last, asked, rows)
+
+    async def wait(self, floor: int, hidden: HiddenRows, every_s: float, at_most_s: float) -> None:
+        """Until `waiting` may find something, to `every_s` seconds, or `at_most_s` have passed."""
+        above = max(floor, hidden.upto) if hidden.owners else floor
+        with store_errors("wait for the outbox"):
+            await self._connection.execute(
+                SQL["await_work"], floor, above, array_text(hidden.owners), every_s, at_most_s
+            )
+
+    async def transaction_number(self) -> int:
+        """The number of a transaction that does nothing else and has ended."""
+        with store_errors("read a transaction's number"):
+            return int(await self._connection.fetchval(SQL["transaction_number"]))
 
     async def waiting_of_others(self, floor: int, limit: int, owners: Iterable[int | str | None]) -> list[Captured]:
         """The lowest rows of all organisations but `owners`."""

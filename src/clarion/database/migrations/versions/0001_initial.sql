@@ -363,14 +363,16 @@ CREATE TRIGGER configuration_moved AFTER INSERT OR UPDATE OR DELETE ON clarion.s
 -- ---------------------------------------------------------------- capture
 
 CREATE SEQUENCE clarion.outbox_id AS bigint CACHE 1;
+-- The number of the transaction comes first, as defaults are evaluated in this order: whoever has drawn an id and not ended is then among
+-- the transactions that a snapshot lists as running. Looks rely on it (routing/scan.py, clarion.await_work).
 CREATE TABLE clarion.outbox (
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     id bigint PRIMARY KEY DEFAULT nextval('clarion.outbox_id'),
     organisation_id bigint,
     organisation text,
     resource text NOT NULL,
     action "char" NOT NULL,
     object_id text NOT NULL,
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     depth smallint NOT NULL DEFAULT 1,
     old_ctid tid,
     new_ctid tid,
@@ -1128,6 +1130,35 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION clarion.abort_batch IS 'Ends a batch statement whose comparison failed, so that nothing of it stays.';
 
+-- The router's wait: looks every so often, here, whether anything waits above an id or a retry is asked for, and returns with the
+-- first, or when its time is over. A look by way of the router's process costs ten times as much. It returns, too, when a look takes
+-- long (the router then learns what to pass over), and when a transaction has ended whose rows it passes over (`owners`).
+-- All ids up to `decided` are: while no other is drawn there is nothing to look for, and that is asked in expressions, which cost no
+-- executor. A request for a retry that commits long after it drew its id may wait until the time is over.
+-- Each statement in here has a snapshot of its own; the caller's holds vacuum back, so its time is to be short.
+CREATE FUNCTION clarion.await_work(
+    decided bigint, above bigint, owners bigint[], every_s double precision, at_most_s double precision
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    over timestamptz := clock_timestamp() + make_interval(secs => at_most_s);
+    begun timestamptz;
+    asked bigint := -1;
+BEGIN
+    LOOP
+        EXIT WHEN pg_sleep(every_s) IS NULL;
+        begun := clock_timestamp();
+        EXIT WHEN begun >= over;
+        CONTINUE WHEN coalesce(pg_sequence_last_value('clarion.outbox_id'), 0) <= decided
+                  AND coalesce(pg_sequence_last_value('clarion.intake_id_seq'), 0) = asked;
+        asked := coalesce(pg_sequence_last_value('clarion.intake_id_seq'), 0);
+        EXIT WHEN EXISTS (SELECT FROM clarion.outbox o WHERE o.id > above)
+            OR EXISTS (SELECT FROM clarion.intake i WHERE i.kind = 'RETRY')
+            OR EXISTS (SELECT FROM unnest(owners) AS owner WHERE pg_visible_in_snapshot(owner::text::xid8, pg_current_snapshot()))
+            OR clock_timestamp() > begun + interval '2 ms';
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION clarion.await_work IS 'Until something is committed that the router has to take, or the time is over.';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA clarion FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA clarion FROM PUBLIC;
 GRANT USAGE ON SCHEMA clarion TO @engine@, @api@, @capture@;
@@ -1138,8 +1169,9 @@ GRANT USAGE ON SEQUENCE clarion.outbox_id TO @capture@;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA clarion TO @engine@;
 REVOKE SELECT ON clarion.api_keys, clarion.idempotency_keys FROM @engine@;
-GRANT EXECUTE ON FUNCTION clarion.abort_batch(text), clarion.current_organisation_id() TO @engine@;
-GRANT SELECT ON SEQUENCE clarion.outbox_id TO @engine@;
+GRANT EXECUTE ON FUNCTION clarion.abort_batch(text), clarion.await_work(bigint, bigint, bigint[], double precision, double precision),
+    clarion.current_organisation_id() TO @engine@;
+GRANT SELECT ON SEQUENCE clarion.outbox_id, clarion.intake_id_seq TO @engine@;
 GRANT DELETE ON clarion.outbox, clarion.intake, clarion.commands TO @engine@;
 GRANT UPDATE ON clarion.counters, clarion.router, clarion.shards TO @engine@;
 GRANT INSERT, UPDATE ON clarion.organisation_counters, clarion.subscription_counters, clarion.activations, clarion.workers TO @engine@;
