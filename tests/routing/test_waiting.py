@@ -120,6 +120,15 @@ async def test_who_began_last_is_seen_as_soon_as_it_commits_although_another_tra
     assert len((await RouterStore(router).waiting(0, 10, hidden)).rows) == 1
 
 
+async def test_nothing_is_drawn_of_a_new_sequence(sessions: list[asyncpg.Connection]) -> None:
+    router, other, _ = sessions
+    look = await RouterStore(router).waiting(0, 10, HiddenRows())
+    assert look.sequence_last == 0
+    await other.execute(CHANGE)
+    look = await RouterStore(router).waiting(0, 10, HiddenRows())
+    assert look.sequence_last == look.rows[0].outbox_id == 1
+
+
 async def test_it_ends_with_its_time(sessions: list[asyncpg.Connection]) -> None:
     await asyncio.wait_for(RouterStore(sessions[0]).wait(0, HiddenRows(), EVERY_S, 0.1), LONG_S / 2)
 

@@ -15,7 +15,7 @@ o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o
 -- One look: the clock, what decides where the next look begins, whether anybody asks for a retry, and the lowest committed
 -- rows above the floor; or above the hidden rows, if all of their owners still run in this very snapshot.
 -- In: floor, limit, last hidden id, owners. Out: first the look, without a row, then the rows, without a look: a moment in each row
--- would be a third of what it takes to read them. Index: outbox_pkey.
+-- would be a third of what it takes to read them. A sequence of which nothing was drawn has a last value, too. Index: outbox_pkey.
 WITH beginning AS (
     SELECT $3::bigint > $1::bigint AND cardinality($4::text::bigint[]) > 0 AND NOT EXISTS (
         SELECT FROM unnest($4::text::bigint[]) AS owner
@@ -23,7 +23,7 @@ WITH beginning AS (
     ) AS is_above
 )
 SELECT clock_timestamp(), pg_current_snapshot()::text, (SELECT is_above FROM beginning),
-       (SELECT last_value FROM clarion.outbox_id), EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY'),
+       (SELECT last_value - (NOT is_called)::integer FROM clarion.outbox_id), EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY'),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
 (SELECT NULL, NULL, NULL, NULL, NULL, {captured}
@@ -316,7 +316,7 @@ UPDATE clarion.router r
 SET ended_well = false, evaluating = false,
     batch_deaths = batch_deaths + (evaluating AND (batch_ids, batch_deaths) IS DISTINCT FROM ($1::bigint[], $2::smallint))::integer
 FROM before
-RETURNING before.ended_well, r.batch_ids, r.batch_deaths, (SELECT last_value FROM clarion.outbox_id) AS sequence_last;
+RETURNING before.ended_well, r.batch_ids, r.batch_deaths, (SELECT last_value - (NOT is_called)::integer FROM clarion.outbox_id) AS sequence_last;
 
 -- name: mark
 -- These rows are about to be evaluated. In: ids, deaths that stand against them.

@@ -1134,7 +1134,8 @@ COMMENT ON FUNCTION clarion.abort_batch IS 'Ends a batch statement whose compari
 -- first, or when its time is over. A look by way of the router's process costs ten times as much. It returns, too, when a look takes
 -- long (the router then learns what to pass over), and when a transaction has ended whose rows it passes over (`owners`).
 -- All ids up to `decided` are: while no other is drawn there is nothing to look for, and that is asked in expressions, which cost no
--- executor. A request for a retry that commits long after it drew its id may wait until the time is over.
+-- executor. So with requests for retries while none was made since this began; one that commits long after it drew its id may wait
+-- until the time is over.
 -- Each statement in here has a snapshot of its own; the caller's holds vacuum back, so its time is to be short.
 CREATE FUNCTION clarion.await_work(
     decided bigint, above bigint, owners bigint[], every_s double precision, at_most_s double precision
@@ -1142,7 +1143,7 @@ CREATE FUNCTION clarion.await_work(
 DECLARE
     over timestamptz := clock_timestamp() + make_interval(secs => at_most_s);
     begun timestamptz;
-    asked bigint := -1;
+    asked bigint := coalesce(pg_sequence_last_value('clarion.intake_id_seq'), 0);
 BEGIN
     LOOP
         EXIT WHEN pg_sleep(every_s) IS NULL;
@@ -1150,7 +1151,6 @@ BEGIN
         EXIT WHEN begun >= over;
         CONTINUE WHEN coalesce(pg_sequence_last_value('clarion.outbox_id'), 0) <= decided
                   AND coalesce(pg_sequence_last_value('clarion.intake_id_seq'), 0) = asked;
-        asked := coalesce(pg_sequence_last_value('clarion.intake_id_seq'), 0);
         EXIT WHEN EXISTS (SELECT FROM clarion.outbox o WHERE o.id > above)
             OR EXISTS (SELECT FROM clarion.intake i WHERE i.kind = 'RETRY')
             OR EXISTS (SELECT FROM unnest(owners) AS owner WHERE pg_visible_in_snapshot(owner::text::xid8, pg_current_snapshot()))
