@@ -53,6 +53,45 @@ def test_two_hundred_hanging_receivers_leave_a_healthy_one_flowing(concurrency: 
     deliver(w, events, at_once=concurrency)
 
 
+@pytest.mark.parametrize("never_answered", [False, True])
+def test_many_that_hang_at_the_same_moment_leave_a_healthy_one_flowing(never_answered: bool) -> None:
+    """Each has answered before, or there are more of them than requests may be under way."""
+    hanging = range(2, 2 + (700 if never_answered else 150))
+    receivers = {n: ReceiverSettings(n, concurrency=4, retry_schedule_s=(0, 5)) for n in (1, *hanging)}
+    w = World(Engine(Dice(1), window=100, in_flight_max=IN_FLIGHT_MAX), receivers, {1: None})
+    w.configure()
+    if not never_answered:
+        for lane in range(4):
+            for receiver_id in hanging:
+                w.add(receiver_id, lane)
+        w.load()
+        while w.in_flight:
+            w.answer(w.in_flight[0])
+            w.settle()
+    for lane in range(4):
+        for receiver_id in hanging:
+            w.add(receiver_id, lane)
+    w.load()
+    assert w.engine.in_flight == IN_FLIGHT_MAX
+    w.wait(1)
+    events = [w.add(1, lane) for lane in range(100)]
+    w.load()
+    deliver(w, events, at_once=4)
+
+
+def test_there_is_an_end_to_the_requests_that_hang() -> None:
+    room = Room(4)
+    sent = 0
+    for second in range(20):
+        pace = Pace()
+        pace.answered = True
+        room.look(second * SECOND_NS)
+        while not room.full and room.admits(pace):
+            room.sent(pace, sent, second * SECOND_NS)
+            sent += 1
+    assert room.in_flight == sent == 16
+
+
 def test_those_that_hang_take_turns_in_their_half_as_their_requests_end() -> None:
     w = hanging_world()
     for _ in range(5):

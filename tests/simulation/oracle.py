@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clarion.core.clock import Now
 from clarion.core.ids import shard_of
 from clarion.delivery.event import Event, Reason, Status
+from clarion.delivery.room import ALL_TO_QUICK
 from clarion.delivery.step import (
     Configured,
     Disable,
@@ -196,7 +197,7 @@ class Oracle:
         under_way = len(view.of_receiver(event.receiver_id))
         if under_way > settings.concurrency:
             raise Violation(f"{what}: {under_way} requests at a concurrency of {settings.concurrency}")
-        if len(view.in_flight) > self._in_flight_max:
+        if len(view.in_flight) > self._in_flight_max * ALL_TO_QUICK:
             raise Violation(f"{len(view.in_flight)} requests under way, of at most {self._in_flight_max}")
         health = view.health[event.receiver_id]
         if wrong := health.sent(event, under_way, settings.rate_limit_per_second, now):

@@ -1,7 +1,8 @@
 """How many requests may be under way, and how many of them at receivers that are slow. Pure.
 
 Without the second bound, receivers that hang and may have many requests at once would sooner or later hold every one of
-them, and the others would wait for their deadlines. Half of the room is kept for receivers that answer.
+them, and the others would wait for their deadlines. Half of the room is kept for receivers that answer. Where many that have answered
+before hang together, they fill all of it before it shows; from then on their requests take none of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import deque
 
 SLOW_MS = 1000
 """A receiver is slow from the moment that a request has been under way for so long."""
+ALL_TO_QUICK = 4
+"""How many times as many requests may be under way as at receivers that are not slow: a bound on sockets."""
 
 
 class Pace:
@@ -26,7 +29,7 @@ class Pace:
 
 
 class Room:
-    """The requests under way of all receivers together, at most `in_flight_max`."""
+    """The requests under way of all receivers together: at most `in_flight_max` at those that are not slow."""
 
     def __init__(self, in_flight_max: int) -> None:
         self._in_flight_max = in_flight_max
@@ -38,7 +41,10 @@ class Room:
     @property
     def full(self) -> bool:
         """Whether nobody may send."""
-        return self.in_flight >= self._in_flight_max
+        return (
+            self.in_flight - self._slow_in_flight >= self._in_flight_max
+            or self.in_flight >= self._in_flight_max * ALL_TO_QUICK
+        )
 
     def admits(self, pace: Pace) -> bool:
         """Whether the receiver may have a further request under way as far as the others need the room.
