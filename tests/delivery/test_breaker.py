@@ -200,6 +200,7 @@ def test_a_successful_probe_closes_it_with_a_slow_start() -> None:
         for event in round_of_requests:
             w.answer(event)
         w.settle()
+        w.load()
     assert under_way == [1, 2, 4, 8, 16, 16]
 
 

@@ -158,6 +158,8 @@ class World:
                 self.tell(self.read_lane(want))
                 continue
             rows = [e for e in self.table if e.receiver_id == want.receiver_id and e.queue_id > want.after_queue_id]
+            for event in rows:  # the engine has forgotten it, and the table knows no states
+                event.state = State.WAITING if event.state is State.READY else event.state
             self.tell(ReceiverLoaded(want.receiver_id, rows[: want.limit], len(rows) < want.limit))
 
     def read_lane(self, want: LoadLane) -> LaneLoaded:
@@ -416,6 +418,92 @@ def test_after_the_longest_block_the_lane_overtakes_its_head() -> None:
     w.settle()
     w.wait(1500)
     assert w.in_flight == [head]
+
+
+def test_a_shorter_block_counts_for_a_head_that_waits_already() -> None:
+    w = world(retry_schedule_s=(0, 36_000))
+    head, behind = w.add(), w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    w.load()
+    w.wait(100)
+    assert w.in_flight == []
+    w.disordered = True
+    w.receivers[1] = replace(w.receivers[1], lane_block_max_s=60)
+    w.configure()
+    w.load()
+    assert w.in_flight == [behind]
+    assert head.overtaken
+
+
+def test_an_expiry_counts_for_a_head_that_waits_already() -> None:
+    w = world(retry_schedule_s=(0, 36_000))
+    head = w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    w.wait(100)
+    w.subscriptions[1] = 200
+    w.configure()
+    assert w.settling == []
+    w.wait(101)
+    w.settle()
+    assert w.status(head) == (Status.EXPIRED, Reason.EXPIRED)
+
+
+def test_faults_of_our_own_do_not_end_a_block() -> None:
+    w = world(retry_schedule_s=(0, 36_000), lane_block_max_s=60)
+    head, behind = w.add(), w.add()
+    w.load()
+    for _ in range(4):
+        w.answer(head, attempt(Outcome.DNS_FAILED, ours=True))
+        w.settle()
+        w.wait(500)
+        w.load()
+    assert w.in_flight == [head]
+    w.answer(head, FAILED)
+    w.settle()
+    w.load()
+    w.wait(59)
+    w.load()
+    assert w.in_flight == []
+    w.disordered = True
+    w.wait(2)
+    w.load()
+    assert w.in_flight == [behind]
+
+
+def test_nothing_is_sent_while_too_many_outcomes_are_not_stored() -> None:
+    made = World(
+        Engine(Dice(1), window=100, in_flight_max=32, unstored_max=10),
+        {1: ReceiverSettings(1, concurrency=4)},
+        {1: None},
+    )
+    made.configure()
+    for lane in range(40):
+        made.add(lane=lane)
+    made.load()
+    while made.in_flight:
+        made.answer(made.in_flight[0])
+    assert 10 <= len(made.settling) <= 13
+    made.settle()
+    assert len(made.in_flight) == 4
+
+
+def test_shards_are_drained_one_by_one() -> None:
+    receivers = {n: ReceiverSettings(n) for n in (1, 2)}
+    w = World(Engine(Dice(1), window=8, in_flight_max=8), receivers, {1: None})
+    w.configure()
+    hanging, quick = w.add(1), w.add(2)
+    w.load()
+    w.tell(ShardsDraining({1, 2, 3}))
+    assert w.engine.drained({1, 2, 3}) == {3}
+    w.answer(quick)
+    w.settle()
+    assert w.engine.drained({1, 2, 3}) == {2, 3}
+    w.tell(ShardsReleased({2, 3}))
+    assert w.in_flight == [hanging]
 
 
 def test_the_rate_limit_spaces_requests() -> None:

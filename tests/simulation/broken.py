@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from msgspec import structs
 from clarion.core.clock import Now
 from clarion.delivery.engine import Engine
 from clarion.delivery.event import Event, Reason, Status
+from clarion.delivery.memory import Memory
 from clarion.delivery.receiver import Receiver
 from clarion.delivery.step import (
     Command,
@@ -109,8 +110,8 @@ class IgnoresTheTotal(Engine):
 
 
 class IgnoresTheWindow(Engine):
-    def _loaded(self, events: Iterable[Event], now: Now) -> None:
-        self._window = 10_000
+    def _loaded(self, events: Collection[Event], now: Now) -> None:
+        self._memory = Memory(10_000, 50_000)
         super()._loaded(events, now)
 
 

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 Loop = Generator[float | None, None, None]
 SHARE_EVERY_S = 0.2
-LOADED_MAX = 50_000
 
 
 class Chance:
@@ -109,7 +108,11 @@ class ModelWorker:
         self._world = world
         self.worker_id = world.tables.join()
         self.engine = world.engine_class(
-            Chance(world), window=world.scenario.window, in_flight_max=world.scenario.in_flight_max
+            Chance(world),
+            window=world.scenario.window,
+            in_flight_max=world.scenario.in_flight_max,
+            loaded_max=world.scenario.loaded_max,
+            unstored_max=world.scenario.unstored_max,
         )
         self.shards: set[int] = set()
         self.alive = True
@@ -258,24 +261,22 @@ class ModelWorker:
 
     def _share(self, queue: ModelQueue) -> Loop:
         tables = self._world.tables
-        if self._leaving and self.engine.drained(self._leaving):
+        if self._leaving and (drained := self.engine.drained(self._leaving)):
             while self._outcome_under_way:
                 yield 0.001
             self._outcome_under_way = True
             yield self._world.latency_s()
-            queue.releases = tables.release(self.worker_id, self._leaving)
+            queue.releases = tables.release(self.worker_id, drained)
             self._world.shards_moved()
             yield self._world.latency_s()
             self._outcome_under_way = False
-            self._forget(set(self._leaving))
-        if self._leaving:
-            return
+            self._forget(drained)
         live, owners = tuple(tables.live), dict(tables.shards)
         if self.worker_id not in live:
             return
         yield self._world.latency_s()
         move = next_move(self.worker_id, live, owners)
-        if move.release:
+        if move.release and not self._leaving:
             self._leaving = set(move.release)
             self._tail.without(self._leaving)
             self.apply(ShardsDraining(frozenset(self._leaving)))
@@ -329,7 +330,7 @@ class ModelWorker:
                 yield from self._load_wanted(queue)
             if more or self._wanted:
                 yield 0
-            elif self._leaving or world.shards_unsettled(self) or self.engine.loaded_count >= LOADED_MAX:
+            elif self._leaving or world.shards_unsettled(self):
                 yield SHARE_EVERY_S
             else:
                 yield None
@@ -341,13 +342,11 @@ class ModelWorker:
 
     def _load_tail(self, queue: ModelQueue) -> Generator[float | None, None, bool]:
         world = self._world
-        limit = world.scenario.load_rows_max if self.engine.loaded_count < LOADED_MAX else 0
+        limit = world.scenario.load_rows_max
         cursor = self._tail.next()
         rows = queue.load_tail(cursor.shards, cursor.after_queue_id, self.engine.overflowing(), limit)
         yield world.latency_s()
         yield from self._learn(rows.version)
-        if not limit:
-            return False
         if rows.events:
             self.apply(Loaded(rows.events))
         upto, more = rows.end(limit)
@@ -374,8 +373,12 @@ class ModelWorker:
         while self._commands_wait:
             self._commands_wait = False
             limit = self._world.scenario.load_rows_max
+            while self._outcome_under_way:
+                yield 0.001
+            self._outcome_under_way = True
             commands = queue.load_commands(self.shards - self._leaving, self._commands_taken, limit)
             yield self._world.latency_s()
+            self._outcome_under_way = False
             self._commands_taken.update(command.command_id for command in commands)
             self._commands_wait = self._commands_wait or len(commands) == limit
             if commands:

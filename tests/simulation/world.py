@@ -43,6 +43,8 @@ class Scenario:
     objects_count: int
     window: int
     in_flight_max: int
+    loaded_max: int
+    unstored_max: int
     load_rows_max: int
     load_receiver_rows_max: int
     settle_rows_max: int
@@ -59,6 +61,8 @@ class Scenario:
             objects_count=dice.choice((1, 2, 4, 12)),
             window=dice.choice((2, 4, 8, 32)),
             in_flight_max=dice.choice((2, 5, 16, 64)),
+            loaded_max=dice.choice((4, 20, 50_000)),
+            unstored_max=dice.choice((1, 4, 2_000)),
             load_rows_max=dice.choice((3, 10, 50)),
             load_receiver_rows_max=dice.choice((1, 3, 10)),
             settle_rows_max=dice.choice((1, 4, 50)),

@@ -223,11 +223,11 @@ WHERE id = $1 AND ended_at IS NULL RETURNING id, releases;
 UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL RETURNING beat_at;
 
 -- name: dead
--- Of other workers those whose lock nobody holds or that have not beaten for $2 seconds. In: this worker, seconds, whether a lock
--- that nobody holds is enough.
-w.ended_at IS NULL AND w.id <> $1
-  AND (w.beat_at < clock_timestamp() - make_interval(secs => $2)
-       OR $3::boolean AND NOT EXISTS (SELECT FROM pg_locks l
+-- Of other workers those whose lock nobody holds, or whose last heartbeat is $2 seconds older than this worker's: while the server stands
+-- still, nobody's is stored. In: this worker, seconds, whether anybody is to be taken for dead now.
+w.ended_at IS NULL AND w.id <> $1 AND $3::boolean
+  AND (w.beat_at < (SELECT beat_at FROM clarion.workers WHERE id = $1) - make_interval(secs => $2)
+       OR NOT EXISTS (SELECT FROM pg_locks l
                       WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = w.id::oid AND l.granted
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
 

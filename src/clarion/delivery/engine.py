@@ -9,7 +9,7 @@ room, take turns. What is not loaded yet is asked for when a receiver's window h
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -18,14 +18,9 @@ from clarion.core.errors import InvariantBroken
 from clarion.core.ids import shard_of
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.health import Failing, Health
+from clarion.delivery.memory import Memory
 from clarion.delivery.receiver import Receiver
-from clarion.delivery.retry import (
-    RETRY_AFTER_S_MAX,
-    next_wait_ms,
-    not_before,
-    own_fault_wait_ms,
-    wait_with_retry_after_ms,
-)
+from clarion.delivery.retry import after_failure
 from clarion.delivery.room import Room
 from clarion.delivery.step import (
     Command,
@@ -67,12 +62,21 @@ _SUCCEEDED = Outcome.SUCCEEDED
 
 class Engine:
     """All receivers of a worker. `in_flight_max` bounds all requests under way, `window` the events of one receiver in
-    memory, apart from heads that wait for their next attempt.
+    memory, apart from heads that wait for their next attempt, `loaded_max` those of all before windows shrink,
+    `unstored_max` the outcomes that are not stored yet: while the database is away they would all be sent again.
     """
 
-    def __init__(self, random: Random, *, window: int = 500, in_flight_max: int = 512) -> None:
+    def __init__(
+        self,
+        random: Random,
+        *,
+        window: int = 500,
+        in_flight_max: int = 512,
+        loaded_max: int = 50_000,
+        unstored_max: int = 2_000,
+    ) -> None:
         self._random = random
-        self._window = window
+        self._memory = Memory(window, loaded_max)
         self._lane_kept_max = max(2, window // 16)
         self._room = Room(in_flight_max)
         self._receivers: dict[int, Receiver] = {}
@@ -82,6 +86,8 @@ class Engine:
         self._held_back: dict[Receiver, None] = {}
         self._timers = Timers()
         self._sending_allowed = True
+        self._unstored_max = unstored_max
+        self._unstored = 0
         self._left: set[int] = set()
         self._effects: list[Effect] = []
 
@@ -109,13 +115,14 @@ class Engine:
         """Receivers whose further rows are left in the table until their window has room."""
         return [receiver_id for receiver_id, receiver in self._receivers.items() if receiver.overflowing]
 
-    def drained(self, shards: Collection[int]) -> bool:
-        """Whether no request of these shards is under way and no outcome of theirs is still to be stored."""
-        return not any(
-            receiver.is_engaged()
+    def drained(self, shards: Collection[int]) -> set[int]:
+        """Those of the shards of which no request is under way and no outcome is still to be stored."""
+        engaged = {
+            shard_of(receiver_id)
             for receiver_id, receiver in self._receivers.items()
-            if shard_of(receiver_id) in shards
-        )
+            if shard_of(receiver_id) in shards and receiver.is_engaged()
+        }
+        return set(shards) - engaged
 
     # ------------------------------------------------------------ the one entry
 
@@ -165,39 +172,46 @@ class Engine:
     # ------------------------------------------------------------ inputs
 
     def _configured(self, configured: Configured, now: Now) -> None:
+        expiries = self._subscriptions
         self._settings = dict(configured.receivers)
         self._subscriptions = dict(configured.subscriptions)
+        self._memory.weigh(self._receivers.values())
         for receiver_id, receiver in self._receivers.items():
-            was_unordered = receiver.unordered
-            receiver.configure(self._settings.get(receiver_id))
+            block_moved = receiver.configure(self._settings.get(receiver_id))
             self._remember(receiver, now)
-            if was_unordered and not receiver.unordered:
-                for lane in receiver.lanes.rests:
-                    if receiver.lanes.head(lane) is None:  # its reading may have waited for room
-                        self._load_rest(receiver, lane)
+            if receiver.reorder():
+                self._read_anew(receiver)
             for event in list(receiver.events.values()):
                 self._cancel_if_unwanted(receiver, event)
-            for event in list(receiver.ready):
-                self._consider(receiver, event, now)
+            for event in (*receiver.ready, *(receiver.events[queue_id] for queue_id in tuple(receiver.blocked))):
+                expiry_moved = expiries.get(event.subscription_id) != self._subscriptions.get(event.subscription_id)
+                if event.state is _READY or block_moved or expiry_moved:
+                    self._consider(receiver, event, now)
             self._take_turn(receiver)
+            self._refill(receiver)
 
-    def _loaded(self, events: Iterable[Event], now: Now) -> None:
+    def _loaded(self, events: Collection[Event], now: Now) -> None:
+        self._memory.moved(len(events), self._receivers.values())
         for event in events:
             if shard_of(event.receiver_id) in self._left:
                 continue
             receiver = self._receiver(event.receiver_id)
-            if receiver.overflowing or receiver.loading:
+            if receiver.overflowing or receiver.loading or receiver.stale:
                 continue
-            if receiver.room(self._window) <= 0:
+            if self._memory.room_of(receiver) <= 0:
                 receiver.overflowing = True
                 continue
             self._admit(receiver, event, now)
 
-    def _receiver_loaded(self, receiver_id: int, events: Iterable[Event], now: Now, *, exhausted: bool) -> None:
+    def _receiver_loaded(self, receiver_id: int, events: Collection[Event], now: Now, *, exhausted: bool) -> None:
         if shard_of(receiver_id) in self._left:
             return
+        self._memory.moved(len(events), self._receivers.values())
         receiver = self._receiver(receiver_id)
         receiver.loading = False
+        if receiver.stale:
+            self._read_anew(receiver)
+            return
         receiver.overflowing = not exhausted
         for event in events:
             self._admit(receiver, event, now)
@@ -213,6 +227,9 @@ class Engine:
         if rest is None or rest.loading_upto is None:
             raise InvariantBroken(f"lane {loaded.lane} of receiver {loaded.receiver_id} was loaded unasked")
         upto, rest.loading_upto = rest.loading_upto, None
+        if receiver.stale:
+            self._read_anew(receiver)
+            return
         if not loaded.exhausted:
             rest.after_queue_id = loaded.events[-1].queue_id
         elif rest.seen_upto > upto:
@@ -220,14 +237,10 @@ class Engine:
         else:
             del rests[loaded.lane]
         for event in loaded.events:
-            if event.queue_id not in receiver.alone:
-                self._keep(receiver, event, now)
-        if not rests:
-            receiver.alone.intersection_update(receiver.events)
+            self._keep(receiver, event, now)
         head = receiver.lanes.head(loaded.lane)
         if head is None:
-            if not receiver.unordered or receiver.room(self._window) > 0:
-                self._load_rest(receiver, loaded.lane)
+            self._load_rest(receiver, loaded.lane)
         elif head.queue_id in receiver.blocked:
             self._cut(receiver, head)
         self._refill(receiver)
@@ -236,12 +249,12 @@ class Engine:
         probe = self._receiver(event.receiver_id).probe is event
         receiver = self._release(event, None if attempt.ours else attempt.duration_ms)
         event.attempts_count += 1
-        self._judge(receiver, attempt, now, probe=probe)
+        if receiver.learn(attempt, now, probe=probe):
+            self._remember(receiver, now)
         self._take_turn(receiver)
         if attempt.outcome is _SUCCEEDED:
             self._settle(receiver, event, attempt, _DELIVERED)
             return
-        event.first_failed_at = event.first_failed_at or now.wall
         unwanted = Reason.CANCELLED_BY_REQUEST if event.cancelled_by else receiver.unwanted(event, self._subscriptions)
         if unwanted is not None:
             self._settle(receiver, event, attempt, Ending(Status.CANCELLED, unwanted))
@@ -252,39 +265,11 @@ class Engine:
             self._effects.append(Disable(event.receiver_id, "GONE"))
         elif settings.active and receiver.health.give_up(now):
             self._effects.append(Disable(event.receiver_id, "NO_SUCCESS"))
-        if event.is_test:
-            self._settle(receiver, event, attempt, Ending(Status.FAILED, Reason.TEST_FAILED))
-            return
-        if probe:
-            # It was sent to learn about the receiver: what is left to the event of its schedule stands.
-            event.due_at = not_before(event.due_at, attempt.retry_after_s, now)
-            self._settle(receiver, event, attempt, None)
-            return
-        if attempt.ours:
-            wait_ms: int | None = own_fault_wait_ms(event.attempts_count - event.spent_count, self._random)
-        else:
-            event.spent_count += 1
-            wait_ms = next_wait_ms(event.spent_count, settings.retry_schedule_s, self._random)
-        if wait_ms is None:
-            self._settle(receiver, event, attempt, Ending(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED))
-            return
-        wait_ms = wait_with_retry_after_ms(wait_ms, attempt.retry_after_s)
-        event.due_at = now.wall + timedelta(milliseconds=wait_ms)
-        self._settle(receiver, event, attempt, None)
-
-    def _judge(self, receiver: Receiver, attempt: Attempt, now: Now, *, probe: bool) -> None:
-        """What the outcome means for the receiver's other events."""
-        if receiver.health.finished(attempt, now):
-            self._remember(receiver, now)
-        if probe:
-            receiver.breaker.probed(attempt, now.monotonic_ns)
-        else:
-            receiver.breaker.finished(attempt, now.monotonic_ns)
-        if attempt.retry_after_s is not None and attempt.outcome is not _SUCCEEDED:
-            quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
-            receiver.quiet_until_ns = max(receiver.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
+        ending = after_failure(event, attempt, settings.retry_schedule_s, self._random, now, probe=probe)
+        self._settle(receiver, event, attempt, ending)
 
     def _settled(self, settlement: Settle, now: Now) -> None:
+        self._unstored -= 1
         event = settlement.event
         receiver = self._receiver(event.receiver_id)
         if settlement.command_ids:
@@ -304,8 +289,6 @@ class Engine:
             # Orders that came while its end was being stored.
             self._effects.append(Obeyed(event.hurried_by + event.cancelled_by))
         receiver.events.pop(event.queue_id, None)  # not there if it was ended before it was loaded
-        if receiver.alone and not receiver.lanes.rests:
-            receiver.alone.discard(event.queue_id)
         self._leave_lane(receiver, event, now)
         self._refill(receiver)
 
@@ -361,7 +344,7 @@ class Engine:
         self._remember_all(now)
 
     def _shards_released(self, shards: Collection[int]) -> None:
-        if not self.drained(shards):
+        if self.drained(shards) != set(shards):
             raise InvariantBroken("shards were released while their requests were under way")
         self._left.update(shards)
         self._receivers = {
@@ -379,14 +362,16 @@ class Engine:
     def _receiver(self, receiver_id: int) -> Receiver:
         receiver = self._receivers.get(receiver_id)
         if receiver is None:
-            receiver = self._receivers[receiver_id] = Receiver(receiver_id, None, self._random)
-            receiver.configure(self._settings.get(receiver_id))
+            receiver = Receiver(receiver_id, self._settings.get(receiver_id), self._random)
+            self._receivers[receiver_id] = receiver
         return receiver
 
     def _admit(self, receiver: Receiver, event: Event, now: Now) -> None:
         if event.queue_id <= receiver.loaded_upto:
             return
         receiver.loaded_upto = event.queue_id
+        if event.queue_id in receiver.kept:
+            return
         if not receiver.unordered and receiver.lanes.knows(event.lane):
             head = receiver.lanes.head(event.lane)
             kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
@@ -402,8 +387,6 @@ class Engine:
                 receiver.lanes.add(ended.lane, ended)
             return
         receiver.events[event.queue_id] = event
-        if receiver.unordered:
-            receiver.alone.add(event.queue_id)
         if receiver.hurried_ahead and (hurried_by := receiver.hurried_ahead.pop(event.queue_id, None)):
             event.hurried_by = tuple(hurried_by)
             event.due_at = None
@@ -475,7 +458,7 @@ class Engine:
         Only up to where the receiver's own reading has come: what lies beyond it comes from there.
         """
         rest = receiver.lanes.rests.get(lane)
-        if rest is not None and rest.loading_upto is None:
+        if rest is not None and rest.loading_upto is None and not receiver.stale:
             rest.loading_upto = receiver.loaded_upto
             self._effects.append(
                 LoadLane(receiver.receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
@@ -499,7 +482,7 @@ class Engine:
         now_ns = now.monotonic_ns
         room = self._room
         room.look(now_ns)
-        if not self._sending_allowed:
+        if not self._sending_allowed or self._unstored >= self._unstored_max:
             return
         while (self._turns or self._held_back) and not room.full and (receiver := self._next()) is not None:
             if not room.admits(receiver.pace):
@@ -548,6 +531,7 @@ class Engine:
 
     def _settle(self, receiver: Receiver, event: Event, attempt: Attempt | None, ending: Ending | None) -> None:
         self._move(event, _SETTLING)
+        self._unstored += 1
         receiver.blocked.discard(event.queue_id)
         command_ids = event.hurried_by + event.cancelled_by if ending is not None else event.hurried_by
         due_at = event.due_at if ending is None else None
@@ -563,15 +547,26 @@ class Engine:
         for receiver in self._receivers.values():
             self._remember(receiver, now)
 
+    # ------------------------------------------------------------ memory
+
     def _refill(self, receiver: Receiver) -> None:
-        if not receiver.overflowing and not receiver.lanes.rests:
+        """Ask for more where a good part of the window is free; give up what is in memory for nothing."""
+        if receiver.stale or receiver.leaving:
             return
-        room = receiver.room(self._window)
-        if receiver.overflowing and not receiver.loading and not receiver.leaving and room * 2 >= self._window:
+        window, room = self._memory.window_of(receiver), self._memory.room_of(receiver)
+        if room < -window and receiver.is_stalled() and receiver.forgettable() > window:
+            self._read_anew(receiver)
+        elif receiver.overflowing and not receiver.loading and room * 2 >= window:
             receiver.loading = True
             self._effects.append(LoadReceiver(receiver.receiver_id, receiver.loaded_upto, room))
-        if receiver.lanes.rests and receiver.unordered and room * 2 >= self._window:
-            self._load_rest(receiver, next(iter(receiver.lanes.rests)))
+
+    def _read_anew(self, receiver: Receiver) -> None:
+        """Forget what is not under way and read it again: less of it, or in another order. After the reads under way."""
+        receiver.stale = True
+        if not receiver.leaving and not receiver.is_read():
+            self._memory.moved(len(receiver.events), self._receivers.values())
+            receiver.forget()
+            self._refill(receiver)
 
     # ------------------------------------------------------------ time
 
@@ -582,7 +577,9 @@ class Engine:
     def _ring(self, now: Now) -> None:
         for waiting in self._timers.due(now.monotonic_ns):
             if isinstance(waiting, Event):
-                self._consider(self._receiver(waiting.receiver_id), waiting, now)
+                receiver = self._receivers.get(waiting.receiver_id)
+                if receiver is not None and receiver.events.get(waiting.queue_id) is waiting:  # not forgotten meanwhile
+                    self._consider(receiver, waiting, now)
             elif waiting.wakes_ns is not None and waiting.wakes_ns <= now.monotonic_ns:
                 waiting.wakes_ns = None
                 self._take_turn(waiting)

@@ -12,18 +12,20 @@ from clarion.delivery.event import Event, Reason, State
 from clarion.delivery.health import Health
 from clarion.delivery.lane import Lanes
 from clarion.delivery.limit import RateLimit
+from clarion.delivery.retry import RETRY_AFTER_S_MAX
 from clarion.delivery.room import Pace
 from clarion.delivery.step import ReceiverSettings
+from clarion.sender.outcome import Attempt, Outcome
 
-BLOCKED_MAX = 20_000
-"""Heads of one receiver that wait for their next attempt without taking room of its window."""
+_UNDER_WAY = (State.IN_FLIGHT, State.SETTLING)
 
 
 class Receiver:
-    """What the engine remembers of one receiver; `unordered`: new events need not wait for others of their object."""
+    """What the engine remembers of one receiver. `unordered`: no event waits for others of its object. `stale`: all that is
+    not under way is to be read anew, once the answers to the reads that are under way have come and were ignored.
+    """
 
     __slots__ = (
-        "alone",
         "blocked",
         "breaker",
         "ended_ahead",
@@ -31,6 +33,7 @@ class Receiver:
         "health",
         "hurried_ahead",
         "in_flight",
+        "kept",
         "lanes",
         "leaving",
         "limit",
@@ -44,13 +47,14 @@ class Receiver:
         "ready",
         "receiver_id",
         "settings",
+        "stale",
         "unordered",
         "wakes_ns",
     )
 
     def __init__(self, receiver_id: int, settings: ReceiverSettings | None, random: Random) -> None:
         self.receiver_id = receiver_id
-        self.settings = settings
+        self.settings: ReceiverSettings | None = None
         self.unordered = _unordered(settings)
         self.breaker = Breaker(random)
         self.health = Health()
@@ -60,7 +64,9 @@ class Receiver:
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
-        self.alone: set[int] = set()  # admitted while order was off; a lane's rest must not bring them once more
+        self.kept: set[int] = (
+            set()
+        )  # under way as the others were forgotten: rows that are not to be taken in once more
         self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
@@ -71,7 +77,9 @@ class Receiver:
         self.hurried_ahead: dict[int, list[int]] = {}
         self.overflowing = False
         self.loading = False
+        self.stale = False
         self.leaving = False
+        self.configure(settings)
 
     def unwanted(self, event: Event, subscriptions: Container[int]) -> Reason | None:
         """Why the event is not to be sent any more; `subscriptions` are the live ones."""
@@ -82,8 +90,8 @@ class Receiver:
             return Reason.SUBSCRIPTION_DELETED
         return None if settings.may_be_sent(event) else Reason.RIGHT_REVOKED
 
-    def configure(self, settings: ReceiverSettings | None) -> None:
-        """Take new settings; None: deleted."""
+    def configure(self, settings: ReceiverSettings | None) -> bool:
+        """Take new settings; None: deleted. Whether a failing head now blocks its lane for longer or less long."""
         old = self.settings
         old_rate = old.rate_limit_per_second if old else None
         if old is not None and not old.active and settings is not None and settings.active:
@@ -92,12 +100,23 @@ class Receiver:
             self.breaker.close_slowly()
             self.health.clear()
         self.settings = settings
-        self.unordered = _unordered(settings)
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
             self.limit = None
         elif self.limit is None or rate != old_rate:
             self.limit = RateLimit(rate)
+        return (old.lane_block_max_s if old else None) != (settings.lane_block_max_s if settings else None)
+
+    def learn(self, attempt: Attempt, now: Now, *, probe: bool) -> bool:
+        """What an outcome means for the other events; whether there is something of it that is not stored."""
+        if probe:
+            self.breaker.probed(attempt, now.monotonic_ns)
+        else:
+            self.breaker.finished(attempt, now.monotonic_ns)
+        if attempt.retry_after_s is not None and attempt.outcome is not Outcome.SUCCEEDED:
+            quiet_s = min(attempt.retry_after_s, RETRY_AFTER_S_MAX)
+            self.quiet_until_ns = max(self.quiet_until_ns, now.monotonic_ns + quiet_s * 1_000_000_000)
+        return self.health.finished(attempt, now)
 
     def is_ahead(self, queue_id: int, lane: int) -> bool:
         """Whether an open row that is not in memory is still to be loaded, at the end of the queue or from a lane's rest."""
@@ -116,11 +135,43 @@ class Receiver:
     def is_engaged(self) -> bool:
         """Whether a request is under way, or an outcome still to be stored."""
         events = (*self.events.values(), *self.ended_ahead.values())
-        return any(event.state in (State.IN_FLIGHT, State.SETTLING) for event in events)
+        return any(event.state in _UNDER_WAY for event in events)
 
-    def room(self, window: int) -> int:
-        """How many further events may be loaded."""
-        return window - len(self.events) + min(len(self.blocked), BLOCKED_MAX)
+    def is_read(self) -> bool:
+        """Whether rows were asked for that have not come yet."""
+        return self.loading or any(rest.loading_upto is not None for rest in self.lanes.rests.values())
+
+    def is_stalled(self) -> bool:
+        """Whether it is not sent to now, except for probes."""
+        settings = self.settings
+        return settings is not None and (not settings.active or self.breaker.is_open)
+
+    def reorder(self) -> bool:
+        """Whether order was switched on or off since the rows in memory were taken in."""
+        return self.unordered is not _unordered(self.settings)
+
+    def forgettable(self) -> int:
+        """How many events `forget` would let go, apart from heads that wait for their next attempt."""
+        return sum(event.state not in _UNDER_WAY for event in self.events.values()) - len(self.blocked)
+
+    def forget(self) -> None:
+        """Forget all but what is under way or being stored: the rows are read anew, from the first. None may be being read."""
+        self.stale = False
+        self.unordered = _unordered(self.settings)
+        under_way = {queue_id: event for queue_id, event in self.events.items() if event.state in _UNDER_WAY}
+        for queue_id, event in self.events.items():
+            if event.hurried_by and queue_id not in under_way:
+                self.hurried_ahead[queue_id] = list(event.hurried_by)
+        self.events = under_way
+        self.kept = set(under_way)
+        self.lanes = Lanes()
+        for _, event in sorted(under_way.items()):
+            if not event.overtaken:
+                self.lanes.add(event.lane, event)
+        self.blocked.clear()
+        self.ready.clear()
+        self.loaded_upto = 0
+        self.overflowing = True
 
     def has_room(self) -> bool:
         """Whether a further request may be under way."""

@@ -25,11 +25,13 @@ class LeasePolicy:
     lease_s: float = 10.0
     """How long after its last heartbeat a worker may still send."""
     frozen_after_s: float = 15.0
-    """How long after its last heartbeat the others fence a worker and end its session; later than the lease's end."""
+    """By how much its last heartbeat is older than another's when that one fences a worker and ends its session; later than the
+    lease's end."""
     share_every_s: float = 0.2
     """How often a worker looks for dead ones and for its share."""
     patience_s: float = 3.0
-    """After it lost a session itself, how long a worker leaves others the time to come back from what hit them all."""
+    """After it lost a session itself, or its heartbeat was held up, how long a worker leaves others the time to come back from what
+    hit them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Ownership:
     async def look(self, worker_id: int, *, patient: bool) -> Shares:
         """Fence the dead, free their shards, and say who is there. Raises Fenced if this worker was taken for dead.
 
-        `patient`: those who lost their session are not dead before they have stopped beating for long.
+        `patient`: nobody is taken for dead yet.
         """
         asked = (worker_id, self.policy.frozen_after_s, not patient)
         with store_errors("look at the workers"):

@@ -17,7 +17,7 @@ from hashlib import sha256
 import asyncpg
 
 from clarion.core.clock import Clock, Now, Random
-from clarion.core.errors import ClarionError, Fenced, InvariantBroken
+from clarion.core.errors import InvariantBroken
 from clarion.core.ids import SHARDS_COUNT, shard_of
 from clarion.database.pool import store_errors
 from clarion.delivery.body import body_of
@@ -58,8 +58,6 @@ _log = logging.getLogger(__name__)
 
 LOAD_ROWS_MAX = 500
 LOAD_RECEIVER_ROWS_MAX = 100
-LOADED_MAX = 50_000
-"""Events in memory above which nothing more is loaded from the end of the queue."""
 SETTLE_ROWS_MAX = 500
 SETTLE_GATHER_S = 0.004
 """How long a small settle waits for company; a settle under way gathers the next one by itself."""
@@ -124,6 +122,8 @@ class Worker:
         self._commands_taken: set[int] = set()
         self._obeyed: list[int] = []
         self._lease_until_ns = 0
+        self._beaten_ns = 0
+        self._serving = self._sends = False
         self._look = asyncio.Event()
         self._settle_now = asyncio.Event()
         self._idle = asyncio.Event()
@@ -159,7 +159,8 @@ class Worker:
         session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
         # Between a request's making and its writing the process may be frozen, for longer than its lease.
         self._sender.send_while(self._holds_lease)
-        self._apply(SendingAllowed(allowed=True))
+        self._serving = True
+        self._allow(sending=True)
         working()
         tasks = [
             asyncio.create_task(self._beat_forever(session.ownership), name="worker heartbeat"),
@@ -175,7 +176,8 @@ class Worker:
                 if ended.done():
                     ended.result()
         finally:
-            self._apply(SendingAllowed(allowed=False))
+            self._serving = False
+            self._allow(sending=False)
             stop.cancel()
             for task in tasks:
                 task.cancel()
@@ -186,7 +188,8 @@ class Worker:
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; wait until those under way are answered and settled, or a session is lost."""
         self._ending = True
-        self._apply(SendingAllowed(allowed=False))
+        self._serving = False
+        self._allow(sending=False)
         self._look.set()
         assert self._failed is not None
         while self._engine.in_flight or self._pending or self._settling or self._remembered:
@@ -209,6 +212,11 @@ class Worker:
         if self._discarded:
             return
         now = self._clock.now()
+        if self._sends and not self._holds_lease():
+            # The process was frozen, or the database is away: no request before the next heartbeat is stored.
+            _log.warning("this worker's lease has ended: nothing is sent until it is renewed")
+            self._sends = False
+            happened = (SendingAllowed(allowed=False), *happened)
         effects = [effect for one in happened for effect in self._engine.handle(one, now)]
         # An effect may feed the engine again, so nothing is read from the engine while effects are carried out.
         for effect in effects:
@@ -234,11 +242,11 @@ class Worker:
         if due_ns != self._wakes_ns:
             self._wake_at(due_ns)
 
+    def _allow(self, *, sending: bool) -> None:
+        self._sends = sending
+        self._apply(SendingAllowed(allowed=sending))
+
     def _send(self, event: Event, now: Now) -> None:
-        if not self._holds_lease():
-            raise Fenced(
-                "this worker's lease ended before its next request", "the process was frozen or the database is away"
-            )
         receivers = self._receivers
         assert receivers is not None
         try:
@@ -287,10 +295,13 @@ class Worker:
         self._guarded(*finished)
 
     def _guarded(self, *happened: Input) -> None:
-        """Apply from a callback, where an exception would only be logged by the event loop."""
+        """Apply from a callback, where an exception would only be logged by the event loop.
+
+        Whatever it is: what the engine was told is half done, and only to begin again from the table is safe.
+        """
         try:
             self._apply(*happened)
-        except ClarionError as error:
+        except Exception as error:
             self._fail(error)
         if self._ending and not self._engine.in_flight:
             self._idle.set()
@@ -301,6 +312,7 @@ class Worker:
 
     def _fail_with_lost_session(self) -> None:
         # Without the lock another may own the shards any moment: stop sending at once, not when somebody notices.
+        self._serving = self._sends = False
         self._guarded(SendingAllowed(allowed=False))
         self._look.set()
 
@@ -334,18 +346,19 @@ class Worker:
         """Move towards this worker's share. Runs in turn with the reads of the queue, never beside one."""
         if self._ending:
             return
-        if self._leaving and self._engine.drained(self._leaving):
+        # Each as soon as it is drained: none waits for a request under way of another's.
+        if self._leaving and (drained := self._engine.drained(self._leaving)):
             await self._store_health(queue)
             async with self._outcomes:
-                queue.releases = await ownership.release(self.worker_id, self._leaving)
-            self._forget(set(self._leaving))
+                queue.releases = await ownership.release(self.worker_id, drained)
+            self._forget(drained)
         now_ns = self._clock.monotonic_ns()
-        if self._leaving or now_ns - self._shared_ns < ownership.policy.share_every_s * 1e9:
+        if now_ns - self._shared_ns < ownership.policy.share_every_s * 1e9:
             return
         self._shared_ns = now_ns
         shares = await self._look_at_workers(ownership)
         move = next_move(self.worker_id, shares.workers, shares.owners)
-        if move.release:
+        if move.release and not self._leaving:
             self._leaving = set(move.release)
             self._tail.without(self._leaving)
             self._apply(ShardsDraining(frozenset(self._leaving)))
@@ -379,9 +392,16 @@ class Worker:
     # ------------------------------------------------------------ the loops
 
     async def _beat(self, ownership: Ownership) -> None:
+        policy = ownership.policy
         asked_ns = self._clock.lease_ns()
         self._clock.learn_wall(await ownership.beat(self.worker_id))
-        self._lease_until_ns = asked_ns + round(ownership.policy.lease_s * 1e9)
+        self._lease_until_ns = asked_ns + round(policy.lease_s * 1e9)
+        if self._beaten_ns and self._clock.lease_ns() - self._beaten_ns > policy.lease_s * 1e9 / 2:
+            # Whatever kept this worker's heartbeat for so long may have kept the others'.
+            self._patient_until_ns = self._clock.monotonic_ns() + round(policy.patience_s * 1e9)
+        self._beaten_ns = self._clock.lease_ns()
+        if self._serving and not self._sends:
+            self._allow(sending=True)
 
     async def _beat_forever(self, ownership: Ownership) -> None:
         while True:
@@ -423,17 +443,14 @@ class Worker:
                 continue
 
     async def _load_tail(self, queue: Queue, reading: asyncpg.Connection) -> bool:
-        """Load what is new, or only look while there is no room; whether there may be more."""
-        limit = LOAD_ROWS_MAX if self._engine.loaded_count < LOADED_MAX else 0
+        """Load what is new; whether there may be more."""
         cursor = self._tail.next()
-        rows = await queue.load_tail(cursor.shards, cursor.after_queue_id, self._engine.overflowing(), limit)
+        rows = await queue.load_tail(cursor.shards, cursor.after_queue_id, self._engine.overflowing(), LOAD_ROWS_MAX)
         await self._learn(rows.version, reading)
-        if not limit:
-            return False
         if rows.events:
             self._apply(Loaded(rows.events))
         # Only after the engine has them: the cursor says what it knows.
-        upto, more = rows.end(limit)
+        upto, more = rows.end(LOAD_ROWS_MAX)
         self._tail.seen(cursor, upto, more=more)
         return more or self._tail.catching_up
 
@@ -463,11 +480,13 @@ class Worker:
         """Tell the engine what was ordered; looked for only after a notice and when a session begins."""
         while self._commands_wait:
             self._commands_wait = False
-            commands = await queue.load_commands(self._shards - self._leaving, self._commands_taken, COMMANDS_MAX)
-            self._commands_taken.update(command.command_id for command in commands)
-            self._commands_wait = self._commands_wait or len(commands) == COMMANDS_MAX
-            if commands:
-                self._apply(Commanded(commands))
+            # No outcome may be stored between: what was open as it was read, and is not in memory, is still to be loaded.
+            async with self._outcomes:
+                commands = await queue.load_commands(self._shards - self._leaving, self._commands_taken, COMMANDS_MAX)
+                self._commands_taken.update(command.command_id for command in commands)
+                self._commands_wait = self._commands_wait or len(commands) == COMMANDS_MAX
+                if commands:
+                    self._apply(Commanded(commands))
 
     async def _carry_out_disabling(self, reading: asyncpg.Connection) -> None:
         while self._disabled:
