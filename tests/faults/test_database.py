@@ -18,10 +18,12 @@ import pytest
 from clarion.app import prepare_database
 from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
+from clarion.delivery.shard import LeasePolicy
 from harness.deployment import Deployment
-from harness.process import ClarionProcess
+from harness.process import ClarionProcess, children_of
 
 ITEMS = 40
+FROZEN_S = LeasePolicy().frozen_after_s + 2
 SESSIONS = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
@@ -104,6 +106,42 @@ def test_whatever_happens_to_the_embedded_server_nothing_is_lost(
                 assert lowest <= version <= lowest + application.unanswered[item]
             received = deployment.check(committed_versions=versions, duplicates_max=0)
             print(f"{len(received)} requests, none twice")
+
+
+def test_a_server_that_stands_still_for_longer_than_leases_last_makes_no_duplicate(
+    clarion_process: Callable[..., ClarionProcess], tmp_path: Path
+) -> None:
+    """What was answered meanwhile is settled when it goes on, and no worker takes another for dead."""
+    data_dir = tmp_path / ".clarion"
+    with EmbeddedServer(data_dir) as database:
+        prepare_database(database)
+        with Deployment(database, tmp_path, clarion_process) as deployment:
+            deployment.attach()
+            for _ in range(8):
+                deployment.subscribe(deployment.register(rate_limit_per_second=30))
+            deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
+            serve = deployment.serve("--workers", "2", CLARION_DATABASE_URL="")
+            deployment.wait_for_row("SELECT FROM clarion.shards GROUP BY worker_id HAVING count(*) = 32")
+            application = Application(database)
+            application.start()
+            deployment.receiver.wait_for(100)
+            postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+            server = [postmaster, *children_of(postmaster)]
+            for pid in server:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(FROZEN_S)
+            heard_until = deployment.receiver.received()[-1].at
+            for pid in server:
+                os.kill(pid, signal.SIGCONT)
+            frozen_at = time.time() - FROZEN_S
+            assert heard_until < frozen_at + LeasePolicy().lease_s + 2, "a request left long after the lease's end"
+            _first_delivery_of_a_change_after(deployment, time.time())
+            application.stop()
+            deployment.wait_until_settled()
+            serve.stop()
+            assert "Traceback" not in serve.output(), serve.output()
+            assert deployment.rows("SELECT count(*) FROM clarion.workers") == [(2,)], serve.output()
+            deployment.check(committed_versions=dict(deployment.rows("SELECT id, version FROM items")), duplicates_max=0)
 
 
 def _first_delivery_of_a_change_after(deployment: Deployment, moment: float) -> float:
