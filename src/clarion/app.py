@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WATCH_ROLES_EVERY_S = 0.25
+WATCH_ROLES_EVERY_S = 0.5
 ROLE_SILENT_AFTER_S = 5.0
 _BEATING = """
     SELECT coalesce((SELECT beat_at > clock_timestamp() - make_interval(secs => $1) FROM clarion.router), false) AS router,

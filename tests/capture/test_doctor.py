@@ -53,6 +53,16 @@ SITUATIONS = {
     "OUTBOX_BEHIND": "INSERT INTO parts VALUES (1); UPDATE clarion.outbox SET captured_at = captured_at - interval '61 s'",
     "ROUTER_SILENT": "UPDATE clarion.router SET beat_at = clock_timestamp() - interval '16 s'",
     "DELIVERY_SILENT": "INSERT INTO clarion.workers (name, backend_pid, beat_at) VALUES ('x', 1, now() - interval '21 s')",
+    "HOLD_ENDS_SOON": """
+        WITH receiver AS (
+            INSERT INTO clarion.receivers (organisation_id, name, webhook_uri, shared_secret_sealed, shared_secret_hint, active)
+            SELECT id, 'receiver', 'https://127.0.1.1/ok', 'sealed', 'none', false FROM clarion.organisations WHERE name = 'default'
+            RETURNING id, organisation_id
+        )
+        INSERT INTO clarion.queue (queue_id, event_id, organisation_id, receiver_id, subscription_id, position, sequence, lane, shard)
+        SELECT 1, 1, organisation_id, id, 1, 1, 1, 1, 1 FROM receiver;
+        ALTER TABLE clarion.receivers DISABLE TRIGGER note_inactive;
+        UPDATE clarion.receivers SET inactive_since = inactive_since - interval '24 days'""",
     "FUNCTION_CHANGED": (
         "CREATE OR REPLACE FUNCTION clarion.refuse_truncate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     ),

@@ -392,6 +392,40 @@ def test_events_expire_even_while_their_receiver_is_held() -> None:
         assert w.status(event) == (Status.EXPIRED, Reason.EXPIRED)
 
 
+def test_events_are_held_for_thirty_days_and_no_longer() -> None:
+    w = world(active=False, inactive_since=EPOCH - timedelta(days=10), retry_schedule_s=(0, 36_000))
+    early, behind = w.add(), w.add()
+    w.load()
+    assert w.engine.wake_ns() is not None
+    w.wait(20 * 86_400)
+    late = w.add(lane=2)
+    w.load()
+    w.wait(10 * 86_400 - 1)
+    assert w.settling == []
+    w.wait(2)
+    w.settle()
+    w.settle()
+    assert w.status(early) == w.status(behind) == (Status.EXPIRED, Reason.HELD_TOO_LONG)
+    assert late.queue_id not in w.ended, "it is held for 30 days of its own"
+    w.receivers[1] = replace(w.receivers[1], active=True, inactive_since=None)
+    w.configure()
+    w.wait(40 * 86_400)
+    assert w.in_flight == [late]
+
+
+def test_a_hold_begins_for_a_head_that_waits_for_its_next_attempt() -> None:
+    w = world(retry_schedule_s=(0, 36_000))
+    head = w.add()
+    w.load()
+    w.answer(head, FAILED)
+    w.settle()
+    w.receivers[1] = replace(w.receivers[1], active=False, inactive_since=w.now().wall)
+    w.configure()
+    w.wait(30 * 86_400 + 1)
+    w.settle()
+    assert w.status(head) == (Status.EXPIRED, Reason.HELD_TOO_LONG)
+
+
 def test_a_body_that_changed_is_never_sent_again() -> None:
     w = world()
     event = w.add()

@@ -141,7 +141,9 @@ def test_a_server_that_stands_still_for_longer_than_leases_last_makes_no_duplica
             serve.stop()
             assert "Traceback" not in serve.output(), serve.output()
             assert deployment.rows("SELECT count(*) FROM clarion.workers") == [(2,)], serve.output()
-            deployment.check(committed_versions=dict(deployment.rows("SELECT id, version FROM items")), duplicates_max=0)
+            deployment.check(
+                committed_versions=dict(deployment.rows("SELECT id, version FROM items")), duplicates_max=0
+            )
 
 
 def _first_delivery_of_a_change_after(deployment: Deployment, moment: float) -> float:

@@ -332,7 +332,10 @@ def test_what_an_inactive_receiver_would_get_is_held_and_drains_in_order(table: 
     assert len(nodes) == 20
     assert {node["status"] for node in nodes} == {"HELD"}
     assert not any(node["attempts"] for node in nodes)
+    since = "SELECT inactive_since > created - interval '1 s' FROM clarion.receivers WHERE id = %s"
+    assert table.deployment.rows(since, held) == [(True,)]
     table.deployment.connection.execute("UPDATE clarion.receivers SET active = true WHERE id = %s", (held,))
+    assert table.deployment.rows(since, held) == [(None,)]
     table.wait_until_settled(held)
     received = table.received("/status/200")
     for item in "12":

@@ -183,8 +183,8 @@ class KeepsSendingToAFailingReceiver(Engine):
 
 
 class SendsExpiredEvents(Engine):
-    def _expires_at(self, event: Event) -> datetime | None:
-        return None
+    def _configured(self, configured: Configured, now: Now) -> None:
+        super()._configured(replace(configured, subscriptions=dict.fromkeys(configured.subscriptions)), now)
 
 
 class SendsAfterDeletion(Engine):

@@ -14,7 +14,7 @@ from clarion.core.clock import Clock
 from clarion.core.errors import StoreUnavailable
 from clarion.registry.resources import configuration_version, list_resources
 
-POLL_S = 0.25
+POLL_S = 0.5
 _FRESH_NS = 2_000_000_000
 
 _log = logging.getLogger(__name__)

@@ -106,7 +106,9 @@ class WebhookEventStatus(Enum):
     HELD = described.enum_value(EventStatus.HELD.value, "Its receiver is inactive; sent when it is active again.")
     DELIVERED = described.enum_value(EventStatus.DELIVERED.value, "The receiver answered with success.")
     FAILED = described.enum_value(EventStatus.FAILED.value, "All attempts of the retry schedule are used up.")
-    EXPIRED = described.enum_value(EventStatus.EXPIRED.value, "It got older than its subscription allows.")
+    EXPIRED = described.enum_value(
+        EventStatus.EXPIRED.value, "It got older than its subscription allows, or was held for 30 days."
+    )
     CANCELLED = described.enum_value(EventStatus.CANCELLED.value, "It was called off before it was delivered.")
 
 

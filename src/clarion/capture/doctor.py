@@ -124,6 +124,11 @@ CODES: dict[str, tuple[Severity, str, str]] = {
     ),
     "ROUTER_SILENT": (_WARNING, "no router is working: {}", "start `clarion serve`"),
     "DELIVERY_SILENT": (_WARNING, "nothing delivers: {}", "start `clarion serve`"),
+    "HOLD_ENDS_SOON": (
+        _WARNING,
+        "events are held for it, the first of which expire after 30 days: {}",
+        "switch the receiver on again, or cancel what it is not to get any more",
+    ),
     "TRANSACTION_OLD": (
         _WARNING,
         "this transaction holds vacuum back: {}",

@@ -143,6 +143,13 @@ SELECT 'DELIVERY_SILENT', 'delivery',
 FROM clarion.workers
 HAVING count(*) FILTER (WHERE ended_at IS NULL AND beat_at > clock_timestamp() - interval '20 seconds') = 0
 
+-- name: holds
+SELECT 'HOLD_ENDS_SOON', format('receiver %s', r.id),
+       format('%s, not active since %s', r.name, to_char(r.inactive_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'))
+FROM clarion.receivers r
+WHERE r.deleted IS NULL AND r.inactive_since < clock_timestamp() - interval '23 days'
+  AND EXISTS (SELECT FROM clarion.queue q WHERE q.receiver_id = r.id)
+
 -- name: transactions
 -- Other logins' sessions are seen with pg_read_all_stats only.
 SELECT 'TRANSACTION_OLD', 'process ' || pid, format('%s s, by %s (%s)', extract(epoch FROM clock_timestamp() - xact_start)::bigint,

@@ -190,6 +190,7 @@ receivers = Table(
     _small("expected_response_code", nullable=True),
     Column("active", Boolean, nullable=False),
     _text("disabled_reason", nullable=True),
+    _moment("inactive_since", nullable=True),
     Column("retry_schedule", ARRAY(Integer), nullable=False),
     _small("timeout_seconds"),
     _small("concurrency"),

@@ -147,7 +147,7 @@ SELECT version FROM clarion.configuration;
 
 -- name: receivers
 -- Live receivers with their sealed secrets and headers.
-SELECT r.id, r.organisation_id, r.webhook_uri, r.content_type, r.expected_response_code, r.active, r.retry_schedule,
+SELECT r.id, r.organisation_id, r.webhook_uri, r.content_type, r.expected_response_code, r.active, r.inactive_since, r.retry_schedule,
        r.timeout_seconds, r.concurrency, r.rate_limit_per_second, r.ordering, r.lane_block_max_seconds, r.readable_resources, r.signatures,
        r.shared_secret_sealed, r.ca_certificates, r.client_certificate, r.client_key_sealed, r.previous_secret_until,
        CASE WHEN r.previous_secret_until > now() THEN r.previous_secret_sealed END AS previous_secret_sealed,

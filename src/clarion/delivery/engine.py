@@ -177,7 +177,7 @@ class Engine:
         self._subscriptions = dict(configured.subscriptions)
         self._memory.weigh(self._receivers.values())
         for receiver_id, receiver in self._receivers.items():
-            block_moved = receiver.configure(self._settings.get(receiver_id))
+            moved = receiver.configure(self._settings.get(receiver_id))
             self._remember(receiver, now)
             if receiver.reorder():
                 self._read_anew(receiver)
@@ -185,7 +185,7 @@ class Engine:
                 self._cancel_if_unwanted(receiver, event)
             for event in (*receiver.ready, *(receiver.events[queue_id] for queue_id in tuple(receiver.blocked))):
                 expiry_moved = expiries.get(event.subscription_id) != self._subscriptions.get(event.subscription_id)
-                if event.state is _READY or block_moved or expiry_moved:
+                if event.state is _READY or moved or expiry_moved:
                     self._consider(receiver, event, now)
             self._take_turn(receiver)
             self._refill(receiver)
@@ -414,11 +414,12 @@ class Engine:
         state = event.state
         if receiver.leaving or (state is not _WAITING and state is not _READY):
             return
-        expires_at = self._expires_at(event)
-        if expires_at is not None and expires_at <= now.wall:
-            self._settle(receiver, event, None, Ending(Status.EXPIRED, Reason.EXPIRED))
-            return
-        moments: tuple[datetime, ...] = () if expires_at is None else (expires_at,)
+        moments: tuple[datetime, ...] = ()
+        if (expiry := receiver.expiry(event, self._subscriptions)) is not None:
+            if expiry[0] <= now.wall:
+                self._settle(receiver, event, None, Ending(Status.EXPIRED, expiry[1]))
+                return
+            moments = (expiry[0],)
         if state is _WAITING:
             if event.due_at is None or event.due_at <= now.wall:
                 self._move(event, _READY)
@@ -463,12 +464,6 @@ class Engine:
             self._effects.append(
                 LoadLane(receiver.receiver_id, lane, rest.after_queue_id, rest.loading_upto, self._lane_kept_max)
             )
-
-    def _expires_at(self, event: Event) -> datetime | None:
-        seconds = self._subscriptions.get(event.subscription_id)
-        if seconds is None or event.round > 0:  # a later round: somebody asked for it, however old it is
-            return None
-        return event.change.recorded_at + timedelta(seconds=seconds)
 
     # ------------------------------------------------------------ sending
 

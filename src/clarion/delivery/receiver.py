@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 
 from clarion.core.clock import Now, Random
@@ -17,6 +17,8 @@ from clarion.delivery.room import Pace
 from clarion.delivery.step import ReceiverSettings
 from clarion.sender.outcome import Attempt, Outcome
 
+HOLD_MAX = timedelta(days=30)
+"""How long an event is held for a receiver that is not active; capture/doctor.sql warns a week before."""
 _UNDER_WAY = (State.IN_FLIGHT, State.SETTLING)
 
 
@@ -91,7 +93,7 @@ class Receiver:
         return None if settings.may_be_sent(event) else Reason.RIGHT_REVOKED
 
     def configure(self, settings: ReceiverSettings | None) -> bool:
-        """Take new settings; None: deleted. Whether a failing head now blocks its lane for longer or less long."""
+        """Take new settings; None: deleted. Whether heads that wait have another time now at which something happens to them."""
         old = self.settings
         old_rate = old.rate_limit_per_second if old else None
         if old is not None and not old.active and settings is not None and settings.active:
@@ -105,7 +107,7 @@ class Receiver:
             self.limit = None
         elif self.limit is None or rate != old_rate:
             self.limit = RateLimit(rate)
-        return (old.lane_block_max_s if old else None) != (settings.lane_block_max_s if settings else None)
+        return _ends_waiting(old) != _ends_waiting(settings)
 
     def learn(self, attempt: Attempt, now: Now, *, probe: bool) -> bool:
         """What an outcome means for the other events; whether there is something of it that is not stored."""
@@ -196,6 +198,22 @@ class Receiver:
             return None
         return event.first_failed_at + timedelta(seconds=settings.lane_block_max_s)
 
+    def expiry(self, event: Event, subscriptions: Mapping[int, int | None]) -> tuple[datetime, Reason] | None:
+        """When the event ends unsent, and why: by its subscription's seconds, or because it is held; None: it does not."""
+        if event.round > 0:  # somebody asked for it, however old it is
+            return None
+        recorded_at, seconds, settings = (
+            event.change.recorded_at,
+            subscriptions.get(event.subscription_id),
+            self.settings,
+        )
+        ends = None if seconds is None else (recorded_at + timedelta(seconds=seconds), Reason.EXPIRED)
+        if settings is not None and settings.inactive_since is not None:
+            hold_ends = max(settings.inactive_since, recorded_at) + HOLD_MAX
+            if ends is None or hold_ends < ends[0]:
+                return hold_ends, Reason.HELD_TOO_LONG
+        return ends
+
     def past_block(self, event: Event, now: Now) -> bool:
         """Whether the event has blocked its lane for as long as it may."""
         block_ends = self.block_ends(event)
@@ -204,3 +222,7 @@ class Receiver:
 
 def _unordered(settings: ReceiverSettings | None) -> bool:
     return settings is not None and not settings.ordered_per_object
+
+
+def _ends_waiting(settings: ReceiverSettings | None) -> tuple[int | None, datetime | None]:
+    return (settings.lane_block_max_s, settings.inactive_since) if settings is not None else (None, None)

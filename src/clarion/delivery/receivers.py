@@ -65,6 +65,7 @@ def _settings(record: Any, *, usable: bool) -> ReceiverSettings:
     return ReceiverSettings(
         receiver_id=record["id"],
         active=record["active"] and usable,
+        inactive_since=record["inactive_since"],
         concurrency=record["concurrency"],
         retry_schedule_s=tuple(record["retry_schedule"]),
         ordered_per_object=record["ordering"] == "PER_OBJECT",

@@ -22,11 +22,13 @@ from clarion.sender.outcome import Attempt
 class ReceiverSettings:
     """What of a receiver's configuration decides about sending; times in seconds.
 
-    `readable_resources` are the only ones whose events it may be sent; None: all.
+    `inactive_since`: when its owner or this engine switched it off, if it is. `readable_resources` are the only ones whose events
+    it may be sent; None: all.
     """
 
     receiver_id: int
     active: bool = True
+    inactive_since: datetime | None = None
     concurrency: int = 4
     retry_schedule_s: tuple[int, ...] = (0,)
     ordered_per_object: bool = True

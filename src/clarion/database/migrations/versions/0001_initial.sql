@@ -211,6 +211,7 @@ CREATE TABLE clarion.receivers (
     expected_response_code smallint CHECK (expected_response_code BETWEEN 100 AND 599),
     active boolean NOT NULL DEFAULT true,
     disabled_reason text CHECK (disabled_reason IN ('MANUAL', 'GONE', 'NO_SUCCESS')),
+    inactive_since timestamptz,
     retry_schedule integer[] NOT NULL DEFAULT '{0,5,300,1800,7200,18000,36000,50400,72000,86400}'
         CHECK (cardinality(retry_schedule) BETWEEN 1 AND 20),
     timeout_seconds smallint NOT NULL DEFAULT 15 CHECK (timeout_seconds BETWEEN 1 AND 30),
@@ -238,6 +239,15 @@ CREATE TABLE clarion.receivers (
     CHECK ((client_certificate IS NULL) = (client_key_sealed IS NULL))
 );
 CREATE INDEX receivers_of_organisation ON clarion.receivers (organisation_id, id) WHERE deleted IS NULL;
+COMMENT ON COLUMN clarion.receivers.inactive_since IS 'Set by a trigger, whoever switches it off; from when on its events are held.';
+CREATE FUNCTION clarion.note_inactive() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.inactive_since := CASE WHEN NEW.active THEN NULL WHEN TG_OP = 'UPDATE' AND NOT OLD.active THEN OLD.inactive_since
+                               ELSE clock_timestamp() END;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER note_inactive BEFORE INSERT OR UPDATE OF active, inactive_since ON clarion.receivers
+    FOR EACH ROW EXECUTE FUNCTION clarion.note_inactive();
 COMMENT ON COLUMN clarion.receivers.readable_resources IS
     'The only resources whose events it may be sent, a right of its own that outlives the client who granted it; null: all, later ones too.';
 COMMENT ON COLUMN clarion.receivers.shared_secret_hint IS 'The last four characters of the secret, to tell one from another.';
