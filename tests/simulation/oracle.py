@@ -25,12 +25,13 @@ from clarion.delivery.step import (
     SendingAllowed,
     Settle,
     Settled,
+    ShardsClaimed,
     ShardsDraining,
     ShardsReleased,
     Unsendable,
 )
 from clarion.sender.outcome import Attempt, Outcome
-from simulation.health import SECOND_NS, Health
+from simulation.health import FAILURES_IN_A_ROW, SECOND_NS, Health
 from simulation.model_queue import Row, Tables
 from simulation.trace import EPOCH
 
@@ -129,6 +130,10 @@ class Oracle:
                 self._reconfigured(view, happened)
             case SendingAllowed(allowed):
                 view.sending_allowed = allowed
+            case ShardsClaimed(_, failing):
+                for receiver_id, stored in failing.items():
+                    if receiver_id not in view.health and stored.count >= FAILURES_IN_A_ROW:
+                        view.health[receiver_id].open = True
             case ShardsDraining(shards):
                 view.leaving.update(shards)
             case ShardsReleased(shards):

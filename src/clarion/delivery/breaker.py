@@ -84,6 +84,12 @@ class Breaker:
             self._probe_wait_s = min(self._probe_wait_s * 2, PROBE_WAIT_MAX_S)
         self._wait_for_probe(now_ns)
 
+    def open_for_probe(self, now_ns: int) -> None:
+        """Open, with the first probe at once: it has failed for whoever served it before."""
+        self.is_open = True
+        self._probe_wait_s = PROBE_WAIT_FIRST_S
+        self._probe_at_ns = now_ns
+
     def close_slowly(self) -> None:
         """Forget what was counted and begin with one request at a time."""
         self.is_open = False

@@ -16,6 +16,7 @@ from typing import assert_never
 from clarion.core.clock import Now, Random
 from clarion.core.errors import InvariantBroken
 from clarion.core.ids import shard_of
+from clarion.delivery.breaker import FAILURES_IN_A_ROW
 from clarion.delivery.event import TRANSITIONS, Event, Reason, State, Status
 from clarion.delivery.health import Failing, Health
 from clarion.delivery.memory import Memory
@@ -155,7 +156,7 @@ class Engine:
                 if not allowed:
                     self._remember_all(now)
             case ShardsClaimed(shards, failing):
-                self._shards_claimed(shards, failing)
+                self._shards_claimed(shards, failing, now)
             case ShardsDraining(shards):
                 self._shards_draining(shards, now)
             case ShardsReleased(shards):
@@ -331,11 +332,14 @@ class Engine:
 
     # ------------------------------------------------------------ shards
 
-    def _shards_claimed(self, shards: Collection[int], failing: Mapping[int, Failing]) -> None:
+    def _shards_claimed(self, shards: Collection[int], failing: Mapping[int, Failing], now: Now) -> None:
         self._left.difference_update(shards)
         for receiver_id, stored in failing.items():
             if receiver_id not in self._receivers:  # what is known of one is newer
-                self._receiver(receiver_id).health = Health(stored)
+                receiver = self._receiver(receiver_id)
+                receiver.health = Health(stored)
+                if stored.count >= FAILURES_IN_A_ROW:
+                    receiver.breaker.open_for_probe(now.monotonic_ns)
 
     def _shards_draining(self, shards: Collection[int], now: Now) -> None:
         self._left.update(shards)
