@@ -192,6 +192,31 @@ def test_a_long_rest_is_read_within_the_window_after_order_was_switched_off() ->
     assert sum(bench.sent.values()) == 201
 
 
+def test_one_under_way_as_the_others_are_read_anew_does_not_hide_an_older_one_of_its_object() -> None:
+    """The older had blocked its lane for too long and was overtaken; then its receiver's breaker opened."""
+    bench = Bench()
+    bench.configure(replace(SETTINGS, lane_block_max_s=10))
+    bench.add(1)
+    bench.load()
+    bench.answer(bench.in_flight[0], failing(bench_dice(), 1))
+    bench.settle()
+    bench.add(3)
+    bench.load()
+    bench.wait(20)
+    while bench.wanted:
+        bench.load_wanted()
+    (second,) = bench.in_flight
+    assert second.queue_id == 2
+    bench.configure(UNORDERED)
+    bench.configure(SETTINGS)
+    while bench.wanted:
+        bench.load_wanted()
+    bench.answer(second, failing(bench_dice(), 1))
+    bench.settle()
+    deliver_all(bench)
+    assert bench.sent == Counter({1: 2, 2: 2, 3: 1, 4: 1})
+
+
 def test_order_that_is_switched_off_and_on_again_loses_nothing() -> None:
     bench = with_a_rest(200)
     bench.configure(UNORDERED)

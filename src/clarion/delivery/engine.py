@@ -238,7 +238,8 @@ class Engine:
         else:
             del rests[loaded.lane]
         for event in loaded.events:
-            self._keep(receiver, event, now)
+            if event.queue_id not in receiver.kept:
+                self._keep(receiver, event, now)
         head = receiver.lanes.head(loaded.lane)
         if head is None:
             self._load_rest(receiver, loaded.lane)
@@ -376,7 +377,7 @@ class Engine:
         receiver.loaded_upto = event.queue_id
         if event.queue_id in receiver.kept:
             return
-        if not receiver.unordered and receiver.lanes.knows(event.lane):
+        if not receiver.unordered and receiver.lanes.knows(event.lane) and not receiver.past_block(event, now):
             head = receiver.lanes.head(event.lane)
             kept_max = 1 if head is not None and head.queue_id in receiver.blocked else self._lane_kept_max
             if receiver.lanes.leave(event.lane, event, kept_max=kept_max):

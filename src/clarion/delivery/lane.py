@@ -65,7 +65,7 @@ class Lanes:
             events = self._lanes.get(lane)
             if events is None or len(events) < kept_max:
                 return False
-            rest = self.rests[lane] = Rest(events[-1].queue_id, 0)
+            rest = self.rests[lane] = Rest(event.queue_id - 1, 0)
         rest.seen_upto = event.queue_id
         return True
 
@@ -77,7 +77,8 @@ class Lanes:
             forgotten.append(events.pop())
         if forgotten:
             rest = self.rests.setdefault(lane, Rest(0, forgotten[0].queue_id))
-            rest.after_queue_id = events[-1].queue_id
+            # Not the head's: one that was under way as the others were read anew stands before older ones.
+            rest.after_queue_id = min(event.queue_id for event in forgotten) - 1
         return forgotten
 
     def remove(self, lane: int, event: Event) -> Event | None:

@@ -6,7 +6,7 @@ the others would wait for it. So nobody's loading ever stops: each receiver's wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ BLOCKED_MAX = 20_000
 BLOCKED_ALL_MAX = 40_000
 """The same of all receivers together; above it those that have most take in no more."""
 _WEIGHED_EVERY = 1_000
-"""Events that are loaded or forgotten between two looks at all receivers."""
+"""Events that are loaded or forgotten between two looks at all receivers, at least; where there are more receivers, as many as those."""
 _SHRUNK_TO = 64
 
 
@@ -43,10 +43,10 @@ class Memory:
         """How many further events of it may be loaded; less than 0 if its window has shrunk."""
         return self.window_of(receiver) - len(receiver.events) + min(len(receiver.blocked), self._blocked_max)
 
-    def moved(self, events_count: int, receivers: Iterable[Receiver]) -> None:
+    def moved(self, events_count: int, receivers: Collection[Receiver]) -> None:
         """So many events are being loaded, or forgotten."""
         self._unweighed += events_count
-        if self._unweighed >= _WEIGHED_EVERY:
+        if self._unweighed >= max(_WEIGHED_EVERY, len(receivers)):
             self.weigh(receivers)
 
     def weigh(self, receivers: Iterable[Receiver]) -> None:
