@@ -202,6 +202,10 @@ def _failing_resolvers(net: Network, tried: Tried) -> None:
         failed = attempt["outcome"] == "DNS_FAILED" and ours and text in attempt["error"]
         within = attempt["duration_ms"] <= 2_100
         tried.expect(failed and within, f"{trick}: {attempt['outcome']} {attempt['error']} {attempt['duration_ms']} ms")
+    # Also where the receiver's own deadline comes before the end of the lookup.
+    [hurried] = net.inside("send", cases=[{"uri": "https://never.good.example/echo", "timeout_s": 1}])
+    failed = hurried["outcome"] == "DNS_FAILED" and hurried["ours"]
+    tried.expect(failed, f"never, within 1 s: {hurried['outcome']} {hurried['error']}")
     net.world("names", entries={f"{trick}.good.example": {"A": [["10.0.0.2"]]} for trick in tricks})
     _planted(net, tried, [f"https://{trick}.good.example/echo" for trick in tricks], "after a failure")
     tried.silence(net.accepted())

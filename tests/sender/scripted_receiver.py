@@ -110,7 +110,7 @@ class Visit:
         return "close" not in query
 
     def on_slow(self, query: dict[str, str]) -> bool:
-        time.sleep(0.2)
+        time.sleep(float(query.get("seconds", "0.2")))
         return self.on_echo(query)
 
     def on_once(self, query: dict[str, str]) -> bool:

@@ -177,7 +177,9 @@ def _policy(settings: Settings, own: Environment | None) -> Policy:
 async def _connections(route: Route, policy: Policy, ca_file: Path | None, uri: str) -> list[Check]:
     """One connection from each source address, opened as for a request and closed."""
     from clarion.core.errors import RequestRefused
+    from clarion.core.system import SystemClock
     from clarion.sender.connection import Opener
+    from clarion.sender.opening import Opening
     from clarion.sender.route import OpeningFailed, Route
 
     try:
@@ -185,9 +187,11 @@ async def _connections(route: Route, policy: Policy, ca_file: Path | None, uri: 
     except RequestRefused as refused:
         return [Check("connection", uri, False, refused.message)]
     found = []
+    clock = SystemClock()
     for one in [Route((source,), route.proxy) for source in route.sources] or [route]:
         try:
-            connection = await Opener(policy, one, ca_file).open(target, _Nobody(), 0)
+            opening = Opening(clock.monotonic_ns)
+            connection = await Opener(policy, one, ca_file).open(target, _Nobody(), 0, None, opening)
         except OpeningFailed as failed:
             found.append(Check("connection", uri, False, f"{failed.failure.outcome}: {failed.failure.error}"))
             continue

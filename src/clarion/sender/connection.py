@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from clarion.sender.address import AddressNotAllowed, Target
 from clarion.sender.channel import TlsChannel
 from clarion.sender.http1 import Http1Connection, Owner, Shared, tls_reason
+from clarion.sender.opening import Opening
 from clarion.sender.outcome import Failure, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.resolve import NameNotResolved, ResolverFailed, addresses_of
@@ -66,9 +67,10 @@ class Opener:
         return context
 
     async def open(
-        self, target: Target, owner: Owner, preference: int, context: ssl.SSLContext | None = None
+        self, target: Target, owner: Owner, preference: int, context: ssl.SSLContext | None, opening: Opening
     ) -> Http1Connection:
         """A fresh connection to `target`, owned by `owner`; `context` as from `context`, the common one if None.
+        `opening` is told how far it came.
 
         The address used is number `preference` (modulo their count) of those found, so that a caller can move on
         to the next after a failure. Takes at most 2 s for the name and 5 s for the rest. Raises OpeningFailed.
@@ -82,19 +84,24 @@ class Opener:
         except ResolverFailed as error:
             failure = Failure(Outcome.DNS_FAILED, f"the name could not be looked up: {error}", ours=True)
             raise OpeningFailed(failure) from error
+        opening.looked_up()
         reachable = self._route.reachable(addresses)
         pinned = reachable[preference % len(reachable)]
         self._turn += 1
         raw: socket.socket | None = None
         connection: Http1Connection | None = None
+        if self._route.proxy is None:
+            opening.reached()
         try:
             try:
                 async with asyncio.timeout(CONNECT_BUDGET_S):
                     raw = await self._route.connect(pinned, target.port, self._turn)
+                    if self._route.proxy is not None:
+                        opening.reached()
                     connection = Http1Connection(owner, self._shared, raw.getsockname()[0], str(pinned))
                     await self._start_tls(raw, connection, target, context or self._context)
             except TimeoutError:
-                if connection is None and self._route.proxy is not None:
+                if self._route.proxy is not None and (connection is None or opening.proxy_took_longest()):
                     raise proxy_failed(f"no connection within {CONNECT_BUDGET_S:g} s", pinned) from None
                 step = "connecting" if connection is None else "the TLS handshake"
                 failure = Failure(Outcome.TIMED_OUT, f"{step} took longer than {CONNECT_BUDGET_S:g} s")

@@ -21,6 +21,7 @@ from clarion.sender.answer import KeptHeaders
 from clarion.sender.connection import Opener
 from clarion.sender.destination import Destination
 from clarion.sender.http1 import Http1Connection
+from clarion.sender.opening import Opening, fault_of_ours
 from clarion.sender.outcome import Attempt, Failure, Outcome
 from clarion.sender.route import OpeningFailed
 
@@ -33,7 +34,11 @@ EXCHANGES_WHILE_CONTENDED = 50
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """One request on its way, from `send` to `done`."""
+    """One request on its way, from `send` to `done`.
+
+    `waiting_since_ns` is when it found no connection (None: it never had to wait), `opening` what its connection came from
+    if it waited for a new one, `served_ns` when it was given one that came free.
+    """
 
     expected_response_code: int | None
     started_at: datetime
@@ -46,6 +51,9 @@ class Exchange(msgspec.Struct, eq=False):
     connection: Http1Connection | None = None
     peer_address: str | None = None
     source_address: str | None = None
+    waiting_since_ns: int | None = None
+    opening: Opening | None = None
+    served_ns: int | None = None
     repeated: bool = False
     uniform: bool = False
 
@@ -78,7 +86,7 @@ class Pool:
         self._idle: list[Http1Connection] = []
         self._busy: dict[Http1Connection, Exchange] = {}
         self._closing: set[Http1Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], Opening] = {}
         self._waiting: deque[Exchange] = deque()
         self._waiting_for_fresh: deque[Exchange] = deque()
         self._preference = 0
@@ -103,10 +111,17 @@ class Pool:
         """Connections that are open or being opened."""
         return len(self._idle) + len(self._busy) + len(self._closing) + len(self._opening)
 
-    @property
-    def is_opening(self) -> bool:
-        """Whether a connection is being opened."""
-        return bool(self._opening)
+    def fault_of_ours(self, exchange: Exchange) -> Failure | None:
+        """What became of an exchange whose deadline passed, if the time went on our side; None if the receiver had it."""
+        since_ns = exchange.waiting_since_ns
+        if since_ns is None:
+            return None
+        opening = exchange.opening
+        if exchange.connection is None:
+            # The first opening serves the first that waits.
+            waiting = [*self._waiting_for_fresh, *self._waiting]
+            opening = dict(zip(waiting, self._opening.values(), strict=False)).get(exchange)
+        return fault_of_ours(exchange.started_ns, exchange.deadline_ns, since_ns, opening, exchange.served_ns)
 
     def submit(self, exchange: Exchange) -> None:
         """Send `exchange` on a free connection, now or when there is one."""
@@ -116,6 +131,7 @@ class Pool:
             if connection.usable:
                 self._begin(connection, exchange)
                 return
+        exchange.waiting_since_ns = exchange.started_ns
         self._waiting.append(exchange)
         self._open_as_needed()
 
@@ -178,6 +194,8 @@ class Pool:
             # as old, so the repetition takes a connection opened from now on.
             exchange.repeated = True
             exchange.connection = None
+            exchange.waiting_since_ns = self._clock.monotonic_ns()
+            exchange.opening = exchange.served_ns = None
             self._close_all_idle()
             self._closing.add(connection)
             self._waiting_for_fresh.append(exchange)
@@ -227,7 +245,9 @@ class Pool:
         ):
             self._close(connection)
         elif self._waiting:
-            self._begin(connection, self._waiting.popleft())
+            exchange = self._waiting.popleft()
+            exchange.served_ns = now_ns
+            self._begin(connection, exchange)
             return
         else:
             connection.idle_since_ns = now_ns
@@ -249,13 +269,14 @@ class Pool:
         while len(self._opening) < wanted and len(self._busy) + len(self._idle) + len(self._opening) < self.limit:
             if not self.destination.admits(self):
                 return
-            task = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            opening = Opening(self._clock.monotonic_ns)
+            task = asyncio.get_running_loop().create_task(self._open(opening))
+            self._opening[task] = opening
+            task.add_done_callback(lambda task: self._opening.pop(task, None))
 
-    async def _open(self) -> None:
+    async def _open(self, opening: Opening) -> None:
         try:
-            connection = await self._opener.open(self.target, self, self._preference, self._context)
+            connection = await self._opener.open(self.target, self, self._preference, self._context, opening)
         except OpeningFailed as failed:
             self._preference += 1
             self._opening_failed(failed.failure, failed.peer_address, failed.source_address)
@@ -264,17 +285,19 @@ class Pool:
             raise
         else:
             if connection.usable:
-                self._opened(connection)
+                self._opened(connection, opening)
             else:
                 failure = connection.loss or Failure(Outcome.CONNECTION_CLOSED, _CLOSED_AT_ONCE)
                 self._opening_failed(failure, connection.peer_address, connection.source_address)
 
-    def _opened(self, connection: Http1Connection) -> None:
+    def _opened(self, connection: Http1Connection, opening: Opening) -> None:
         self._leave_opening()
         connection.opened_ns = connection.idle_since_ns = self._clock.monotonic_ns()
         queue = self._waiting_for_fresh or self._waiting
         if queue:
-            self._begin(connection, queue.popleft())
+            exchange = queue.popleft()
+            exchange.opening = opening
+            self._begin(connection, exchange)
         elif self._retired:
             self._close(connection)
         else:
@@ -297,7 +320,7 @@ class Pool:
     def _leave_opening(self) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._opening.discard(task)
+            self._opening.pop(task, None)
 
 
 _CLOSED_AT_ONCE = "the receiver closed the connection before it answered"

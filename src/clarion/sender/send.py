@@ -365,8 +365,10 @@ class Sender:
             # next sweep; whoever is without one then cannot be blamed on the receiver.
             self._stalled_ns = now_ns
             return
-        for exchange in [exchange for exchange in self._active if exchange.deadline_ns <= now_ns]:
-            self._end(exchange, self._deadline_failure(exchange))
+        expired = [exchange for exchange in self._active if exchange.deadline_ns <= now_ns]
+        # Judged before the first is ended: who is behind it would be thought to wait for what it waited for.
+        for exchange, failure in [(exchange, self._deadline_failure(exchange)) for exchange in expired]:
+            self._end(exchange, failure)
         if now_ns - self._tidied_ns >= _HOUSEKEEPING_NS:
             self._tidied_ns = now_ns
             self._tidy(now_ns)
@@ -375,12 +377,14 @@ class Sender:
         limit_s = (exchange.deadline_ns - exchange.started_ns) // 1_000_000_000
         if exchange.deadline_ns <= self._stalled_ns:
             return Failure(Outcome.OVERLOADED, "this process stood still during the attempt", ours=True)
+        if exchange.pool is None:
+            return Failure(Outcome.OVERLOADED, f"it was not begun within {limit_s} s", ours=True)
+        if (ours := exchange.pool.fault_of_ours(exchange)) is not None:
+            return ours
+        what = "no connection"
         if exchange.connection is not None:
-            began = "the answer was not complete" if exchange.connection.answered_any else "no answer"
-            return Failure(Outcome.TIMED_OUT, f"{began} within {limit_s} s")
-        if exchange.pool is not None and exchange.pool.is_opening:
-            return Failure(Outcome.TIMED_OUT, f"no connection within {limit_s} s")
-        return Failure(Outcome.OVERLOADED, f"no connection was free within {limit_s} s", ours=True)
+            what = "the answer was not complete" if exchange.connection.answered_any else "no answer"
+        return Failure(Outcome.TIMED_OUT, f"{what} within {limit_s} s")
 
     def _tidy(self, now_ns: int) -> None:
         for pool in self._retired:
