@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -17,7 +17,7 @@ import psycopg
 
 from clarion.core.clock import Clock
 from clarion.core.environments import Environment, load_environments
-from clarion.core.errors import EnvironmentRefused, StoreUnavailable
+from clarion.core.errors import EnvironmentRefused
 from clarion.core.settings import Settings
 from clarion.core.system import SystemClock, SystemRandom
 from clarion.database import pool
@@ -239,8 +239,10 @@ async def _maintained(address: DatabaseAddress, roles: Roles, clock: Clock) -> A
     from clarion.database.maintenance import maintain
 
     tasks = [
-        asyncio.create_task(_forever(address, roles.owner, "maintenance", maintain), name="maintenance"),
-        asyncio.create_task(_forever(address, None, "inspection", partial(watch, clock=clock)), name="inspection"),
+        asyncio.create_task(pool.keep_running(address, roles.owner, "maintenance", maintain), name="maintenance"),
+        asyncio.create_task(
+            pool.keep_running(address, None, "inspection", partial(watch, clock=clock)), name="inspection"
+        ),
     ]
     try:
         yield
@@ -248,21 +250,6 @@ async def _maintained(address: DatabaseAddress, roles: Roles, clock: Clock) -> A
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _forever(
-    address: DatabaseAddress, role: str | None, name: str, job: Callable[[asyncpg.Connection], Awaitable[None]]
-) -> None:
-    while True:
-        connection: asyncpg.Connection | None = None
-        try:
-            connection = await pool.connect(address, role=role, name=name)
-            await job(connection)
-        except StoreUnavailable as error:
-            _log.warning("%s starts again: %s", name, error)
-            await asyncio.sleep(1)
-        finally:
-            await pool.close(connection)
 
 
 async def run_engine(
@@ -343,7 +330,12 @@ async def run_api(
         policy = egress_policy(settings, environments.own, connection)
         sealer = make_sealer(settings, load_secret_key(settings, connection))
     beating: dict[str, bool] = {"router": False, "delivery": False}
-    watch = asyncio.create_task(_watch_roles(address, beating), name="watch roles")
+    watch = asyncio.create_task(
+        pool.keep_running(
+            address, None, "watch roles", partial(_watch_roles, beating=beating), lost_wait_s=WATCH_ROLES_EVERY_S
+        ),
+        name="watch roles",
+    )
     try:
         await serve_api(
             settings,
@@ -364,20 +356,14 @@ async def run_api(
         await asyncio.gather(watch, return_exceptions=True)
 
 
-async def _watch_roles(address: DatabaseAddress, beating: dict[str, bool]) -> None:
+async def _watch_roles(connection: asyncpg.Connection, beating: dict[str, bool]) -> None:
     """Keep `beating` true for each role that has a live owner, on whichever host."""
-    while True:
-        connection: asyncpg.Connection | None = None
-        try:
-            connection = await pool.connect(address, role=None, name="watch roles")
-            while True:
-                with pool.store_errors("watch roles"):
-                    row = await connection.fetchrow(_BEATING, ROLE_SILENT_AFTER_S)
-                assert row is not None
-                beating.update(router=row["router"], delivery=row["delivery"])
-                await asyncio.sleep(WATCH_ROLES_EVERY_S)
-        except StoreUnavailable:
-            beating.update(router=False, delivery=False)
+    try:
+        while True:
+            with pool.store_errors("watch roles"):
+                row = await connection.fetchrow(_BEATING, ROLE_SILENT_AFTER_S)
+            assert row is not None
+            beating.update(router=row["router"], delivery=row["delivery"])
             await asyncio.sleep(WATCH_ROLES_EVERY_S)
-        finally:
-            await pool.close(connection)
+    finally:
+        beating.update(router=False, delivery=False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import asyncpg
 
-from clarion.core.errors import Fenced, InvariantBroken, StoreUnavailable
+from clarion.core.errors import ClarionError, Fenced, InvariantBroken, StoreUnavailable
 
 if TYPE_CHECKING:
     from clarion.database.address import DatabaseAddress
+
+_log = logging.getLogger(__name__)
 
 BATCH_ABORTED = "CL001"
 """SQLSTATE raised by clarion.abort_batch."""
@@ -113,6 +116,42 @@ async def close(connection: asyncpg.Connection | None) -> None:
         await asyncio.wait_for(connection.close(), 2)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
         connection.terminate()
+
+
+async def keep_running(
+    address: DatabaseAddress,
+    role: str | None,
+    name: str,
+    job: Callable[[asyncpg.Connection], Awaitable[None]],
+    *,
+    lost_wait_s: float = 1.0,
+    failed_wait_s: float = 10.0,
+) -> NoReturn:
+    """Run `job` on a session of its own until cancelled; each time on a new one, `lost_wait_s` after the session was lost and
+    `failed_wait_s` after any other error.
+
+    For what runs beside the work: nobody waits for its end, so whatever ends it is logged and it begins again.
+    """
+    told = False
+    while True:
+        connection: asyncpg.Connection | None = None
+        wait_s = failed_wait_s
+        try:
+            connection = await connect(address, role=role, name=name)
+            told = False
+            await job(connection)
+        except StoreUnavailable as error:
+            wait_s = lost_wait_s
+            if not told:  # once an outage, however long it is
+                _log.warning("%s has no session and tries again every %.3g s: %s", name, wait_s, error)
+            told = True
+        except ClarionError as error:
+            _log.error("%s failed and begins again in %.3g s: %s", name, wait_s, error)
+        except Exception:
+            _log.exception("%s failed and begins again in %.3g s", name, wait_s)
+        finally:
+            await close(connection)
+        await asyncio.sleep(wait_s)
 
 
 def _identifier(name: str) -> str:

@@ -988,6 +988,8 @@ DECLARE
     child text;
     made integer := 0;
 BEGIN
+    -- Each process with maintenance calls this: who comes second finds the partitions made.
+    PERFORM pg_advisory_xact_lock(hashtext('clarion.ensure_partitions'));
     FOREACH parent IN ARRAY ARRAY['ledger', 'events', 'attempts'] LOOP
         SELECT CASE parent WHEN 'ledger' THEN position ELSE event_id END / width INTO reached FROM clarion.counters;
         FOR slot IN reached..(reached + ahead) LOOP
