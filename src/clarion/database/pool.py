@@ -35,13 +35,21 @@ _LOST = (
 )
 
 
+_REFUSED_CLASSES = frozenset({"22", "23", "54", "P0", "XX"})
+"""SQLSTATE's classes of what is wrong with values: data, constraints, limits, a trigger's own refusal, limits that nobody named."""
+
+
+class ValuesRefused(InvariantBroken):
+    """The database refuses a statement for the values in it, and would again. Nothing of it stayed; the session goes on."""
+
+
 class BatchAborted(StoreUnavailable):
     """A compare-and-set inside a batch statement did not hold; nothing of the batch stayed."""
 
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Translate the driver's errors: BatchAborted, Fenced, StoreUnavailable (may be tried again) or InvariantBroken."""
+    """Translate the driver's errors: BatchAborted, Fenced, StoreUnavailable (may be tried again), ValuesRefused or InvariantBroken."""
     try:
         yield
     except asyncpg.PostgresError as error:
@@ -51,9 +59,18 @@ def store_errors(doing: str) -> Iterator[None]:
             raise BatchAborted(f"{doing}: {error}") from error
         if isinstance(error, _LOST):
             raise StoreUnavailable(f"{doing}: {error}") from error
-        raise InvariantBroken(f"{doing}: {type(error).__name__}: {error}") from error
+        kind = ValuesRefused if _is_of_values(error) else InvariantBroken
+        raise kind(f"{doing}: {type(error).__name__}: {error}") from error
     except _LOST as error:
         raise StoreUnavailable(f"{doing}: {error or type(error).__name__}") from error
+
+
+def _is_of_values(error: asyncpg.PostgresError) -> bool:
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return False  # every key is a number of ours
+    if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+        return False  # there is no partition
+    return str(error.sqlstate)[:2] in _REFUSED_CLASSES
 
 
 async def connect(address: DatabaseAddress, *, role: str | None, name: str) -> asyncpg.Connection:

@@ -19,7 +19,7 @@ from clarion.routing.together import Together
 
 _log = logging.getLogger(__name__)
 
-KILLED = "not evaluated: whenever it was, the router died"
+KILLED = "not evaluated: whenever it was, the router died or the database refused what came of it"
 OVER_BUDGET = "not evaluated: this subscription's expressions have taken more time than they may"
 
 _T = TypeVar("_T")
@@ -92,7 +92,8 @@ class Evaluator:
     ) -> tuple[list[Firing], list[Failure]]:
         """Which of the subscriptions the change fires, in their order; those that ask nothing always.
 
-        Not `alive`: the row killed the router, so that whoever asks something counts as failed. Raises nothing.
+        Not `alive`: the row killed the router, or what came of it was refused, so that whoever asks something counts as failed.
+        Raises nothing.
         """
         firings: list[Firing] = []
         failures: list[Failure] = []

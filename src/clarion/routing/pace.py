@@ -19,6 +19,8 @@ class RouterPolicy:
     A look follows the one before after `poll_s`, and after `poll_filling_s` while more than `filling_rows_per_s` come: a look and a
     batch cost as much as some forty rows. After one that found nothing, the database looks instead for `waiting_s`, as often, and
     every `poll_idle_s` from the second time in a row.
+
+    A row that the database refuses is tried again every `refused_again_s`; no more than `refused_max` are waited for.
     """
 
     batch_rows_max: int = 500
@@ -38,6 +40,8 @@ class RouterPolicy:
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0
+    refused_again_s: float = 60.0
+    refused_max: int = 1_000
 
 
 class Pace:

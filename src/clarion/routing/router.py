@@ -16,10 +16,10 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
-from clarion.database.pool import BatchAborted, close, join_by_hash, plan_once
+from clarion.database.pool import BatchAborted, ValuesRefused, close, join_by_hash, plan_once
 from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
-from clarion.routing.careful import Marker, Portion, next_portion, still_waiting
+from clarion.routing.careful import DEATHS_MAX, Marker, Portion, next_portion, still_waiting
 from clarion.routing.evaluation import Evaluator
 from clarion.routing.match import Index
 from clarion.routing.order import (
@@ -34,6 +34,7 @@ from clarion.routing.order import (
     with_moves_folded,
 )
 from clarion.routing.pace import Pace, RouterPolicy
+from clarion.routing.refused import Refused
 from clarion.routing.scan import HiddenRows, ScanFloor
 from clarion.routing.stamp import Batch, Limit, Numbers, stamp
 from clarion.routing.store import Configuration, Look, RouterStore, RouterWatch
@@ -69,6 +70,10 @@ class Router:
         self.marked = marked
         self._suspected: Marker | None = None
         self._careful_until: int | None = None
+        self._refused = Refused(round(policy.refused_again_s * 1e9))
+        self._refusal: ValuesRefused | None = None
+        self._rows_max_after_refusal = policy.batch_rows_max
+        self._requests_after_ns = 0
         self._floor = ScanFloor()
         self._hidden = HiddenRows()
         self._numbers = Numbers(0, 0, 0, {}, {})
@@ -94,7 +99,8 @@ class Router:
                 await asyncio.sleep(0)
                 continue
             self._evaluator.prepare(self._policy.preparing_ns)
-            if routed:
+            if routed or self._refused or self._are_requests_refused():
+                # In the database, the wait would find at once what is refused.
                 await asyncio.sleep(pause_s)
             else:
                 # Where batches are written their numbers serve.
@@ -121,11 +127,10 @@ class Router:
 
     async def step(self) -> int:
         """Route one batch; the number of rows routed and requests taken, 0 if nothing waits."""
+        self._try_refused_again()
         limit = self._policy.shared_rows_max if self._sharing() else self._policy.batch_rows_max
-        look = await self._store.waiting(self._floor.floor, limit, self._hidden)
-        if not look.began_above:
-            self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
-        self._floor.read(look.sequence_last)
+        limit = min(limit, self._rows_max_after_refusal)
+        look = await self._look(limit)
         careful = bool(look.rows) and self._careful(look)
         requests = await self._take_requests() if look.asked else 0
         self._left_some = requests >= self._policy.batch_rows_max
@@ -145,20 +150,44 @@ class Router:
             except BatchAborted:
                 await self._understand_abort()
                 continue
+            except ValuesRefused as error:
+                self._looked(look, complete=False)
+                self._suspect(rows[: len(batch.outbox_ids)], portion, error)
+                return requests
             break
         # A careful router may leave rows that it saw, and so does one whose evaluations took their time.
-        left_some = len(look.rows) >= limit or len(batch.outbox_ids) < len(rows)
+        left_some = look.is_full or len(batch.outbox_ids) < len(rows)
         self._left_some = self._left_some or left_some
         self._looked(look, complete=not careful and not left_some)
         if portion and not portion.evaluated:
-            await self._store.unmark()
+            await self._routed_unevaluated(rows[0])
         self._suspected = portion.rest if portion else None
+        if self._suspected is None:
+            self._refusal = None
+            self._rows_max_after_refusal = min(2 * self._rows_max_after_refusal, self._policy.batch_rows_max)
         self._numbers = batch.after
         self._wrote(xid)
         self.batches_count += 1
         return len(batch.outbox_ids) + requests
 
+    async def _look(self, rows_max: int) -> Look:
+        """The lowest rows that are to be routed, and what the look says about the next one."""
+        limit = rows_max + len(self._refused)
+        while True:
+            look = await self._store.waiting(self._floor.floor, limit, self._hidden)
+            if not look.began_above:
+                self._floor.looked(look.snapshot_xmin, look.rows[0].outbox_id if look.rows else None)
+            self._floor.read(look.sequence_last)
+            if not self._refused:
+                return look
+            rows = self._refused.without(look.rows)
+            if rows or not look.is_full:
+                return replace(look, rows=rows[:rows_max], is_full=look.is_full or len(rows) > rows_max)
+            # In one look: a later one might see a row that comes before what this one saw.
+            limit *= 2
+
     def _looked(self, look: Look, *, complete: bool) -> None:
+        complete = complete and not self._refused
         self._hidden.looked(
             look.running, look.snapshot_xmax, look.sequence_last, began_above=look.began_above, complete=complete
         )
@@ -179,19 +208,58 @@ class Router:
         if self._suspected is not None:
             rows = await self._store.waiting_by_id(self._suspected.outbox_ids)
             rows = with_moves_folded([*rows, *await self._other_halves(rows)])
+            # Not the halves of moves to another key, each of which is a row of its own.
+            rows = [row for row in rows if row.outbox_id in self._suspected.outbox_ids]
         suspected = self._suspected if rows else None
         rows = rows or await self._choose(look, limit)
         outbox_ids = tuple(row.outbox_id for row in rows)
         portion = next_portion(still_waiting(suspected, outbox_ids) if suspected else Marker(outbox_ids))
-        rows = rows[: len(portion.marker.outbox_ids)]
-        if not portion.evaluated:
-            _log.critical(
-                "outbox row %s (%s %s) kills the router: routed without evaluating what its subscriptions ask of it",
-                rows[0].outbox_id,
-                rows[0].resource,
-                rows[0].object_id,
-            )
-        return rows, portion
+        return rows[: len(portion.marker.outbox_ids)], portion
+
+    async def _routed_unevaluated(self, row: Captured) -> None:
+        why = "kills the router" if self._refusal is None else f"is refused by the database ({self._refusal})"
+        _log.critical(
+            "outbox row %s (%s %s) %s: routed without evaluating what its subscriptions ask of it",
+            row.outbox_id,
+            row.resource,
+            row.object_id,
+            why,
+        )
+        await self._store.unmark()
+
+    def _suspect(self, rows: Sequence[Captured], portion: Portion | None, error: ValuesRefused) -> None:
+        """A batch of these rows was refused: they are tried by halves, as after two deaths. A row that is refused whatever it is
+        routed with waits, and what comes after it of its object.
+        """
+        self._left_some = True
+        if portion is None or portion.evaluated:
+            _log.warning("%d rows are refused and tried in parts: %s", len(rows), error)
+            outbox_ids = tuple(row.outbox_id for row in rows)
+            self._suspected, self._refusal = Marker(outbox_ids, DEATHS_MAX), error
+            self._careful_until = max(self._careful_until or 0, *outbox_ids)
+            return
+        [row] = rows
+        self._suspected = self._refusal = None
+        # What is refused often comes together: the next ones are found sooner in small batches.
+        self._rows_max_after_refusal = 1
+        self._refused.hold(row, self._clock.monotonic_ns())
+        _log.critical(
+            "outbox row %s (%s %s) is refused by the database: it waits, and what comes after it of its object, and is tried again"
+            " every %.3g s: %s",
+            row.outbox_id,
+            row.resource,
+            row.object_id,
+            self._policy.refused_again_s,
+            error,
+        )
+        if len(self._refused) > self._policy.refused_max:
+            raise StoreUnavailable(f"{len(self._refused)} rows are refused") from error
+
+    def _try_refused_again(self) -> None:
+        """Have the next step take, alone, a row that was refused some time ago."""
+        if self._suspected is None and (due := self._refused.release_due(self._clock.monotonic_ns())) is not None:
+            self._suspected = Marker((due,))
+            self._careful_until = max(self._careful_until or 0, due)
 
     async def _stamp(self, rows: Sequence[tuple[Captured, int]], now: datetime, portion: Portion | None) -> Batch:
         """The batch; a careful router says before what it evaluates, and after that it lives.
@@ -218,15 +286,25 @@ class Router:
         self.marked = None
         return batch
 
+    def _are_requests_refused(self) -> bool:
+        """Whether it is not yet time to try again the requests that were refused."""
+        return self._clock.monotonic_ns() < self._requests_after_ns
+
     async def _take_requests(self) -> int:
         """Make queue rows for the retries that are asked for; how many queue ids they took."""
         before = self._numbers
+        if self._are_requests_refused():
+            return 0
         try:
             queue_id = await self._store.take_requests(
                 before.position, before.event_id, before.queue_id, self._policy.batch_rows_max
             )
         except BatchAborted:
             await self._understand_abort()
+            return 0
+        except ValuesRefused as error:
+            self._requests_after_ns = self._clock.monotonic_ns() + round(self._policy.refused_again_s * 1e9)
+            _log.critical("retries that are asked for wait %.3g s: %s", self._policy.refused_again_s, error)
             return 0
         self._numbers = replace(before, queue_id=queue_id)
         return queue_id - before.queue_id
@@ -250,7 +328,7 @@ class Router:
     async def _choose(self, look: Look, limit: int) -> list[Captured]:
         """The batch: the lowest rows, but no organisation takes all of it while others wait."""
         rows: Sequence[Captured] = look.rows
-        if len(rows) < limit:
+        if not look.is_full:
             self._meet(rows)
             return self._by_turns(in_order(rows))
         dominating = dominant(rows, limit // 2)
@@ -266,7 +344,8 @@ class Router:
         while suspects := [row for row in missing_predecessors(list(whole.values())) if row.outbox_id not in searched]:
             searched.update(row.outbox_id for row in suspects)
             whole.update((row.outbox_id, row) for row in await self._store.predecessors(suspects))
-        return self._by_turns(in_order(whole.values()))
+        # The other half of a row may be of another object, that waits.
+        return self._by_turns(in_order(self._refused.without(whole.values()) if self._refused else whole.values()))
 
     def _by_turns(self, rows: list[Captured]) -> list[Captured]:
         """The rows; organisations in turn where a batch may end before the last, or one's conditions would delay the others."""
@@ -317,7 +396,7 @@ class Router:
         wait_ns = max(3 * took_ns if dear else 0, 0 if others else self._policy.others_every_ns)
         self._look_at_others_ns = begun_ns + took_ns + wait_ns
         self._others_floor.read(look.sequence_last)
-        return others
+        return self._refused.without(others) if self._refused else others
 
     async def _owners(self, rows: Sequence[Captured]) -> dict[int, int]:
         """The organisation's id for each row, by outbox id; names seen for the first time become organisations."""

@@ -31,7 +31,7 @@ class Look:
     """What one look at the outbox found: the database's clock, the snapshot, whether a retry is asked for, the lowest rows.
 
     `running`: the transactions that ran in the snapshot, of those with a number below its xmax. `began_above`: the look passed over
-    the hidden rows.
+    the hidden rows. `is_full`: it found as many rows as it may, and there may be more.
     """
 
     now: datetime
@@ -42,6 +42,7 @@ class Look:
     sequence_last: int
     asked: bool
     rows: Sequence[Captured]
+    is_full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ class RouterStore:
         xmin, xmax, running = snapshot.split(":")
         rows = [Captured._make(record[_LOOK_COLUMNS:]) for record in records[1:]]
         owners = frozenset(map(int, running.split(","))) if running else frozenset()
-        return Look(now, int(xmin), int(xmax), owners, began_above, sequence_last, asked, rows)
+        is_full = len(rows) >= limit
+        return Look(now, int(xmin), int(xmax), owners, began_above, sequence_last, asked, rows, is_full)
 
     async def wait(self, floor: int, hidden: HiddenRows, every_s: float, at_most_s: float) -> None:
         """Until `waiting` may find something, to `every_s` seconds, or `at_most_s` have passed."""
@@ -162,7 +164,8 @@ class RouterStore:
         return [Captured._make(record) for record in records]
 
     async def write(self, batch: Batch, version: int, moved: Sequence[tuple[int, int]] = ()) -> int:
-        """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile.
+        """Run the batch statement; its transaction's xid. Raises BatchAborted if anything moved meanwhile, ValuesRefused if a table
+        refuses a row of it.
 
         `moved` are the places in the batch, from 1 on, of rows that are one UPDATE of two, each with its other half's id.
         """
