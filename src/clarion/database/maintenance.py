@@ -16,6 +16,7 @@ from clarion.database.pool import store_errors
 
 _log = logging.getLogger(__name__)
 
+START_AFTER_S = 2.0
 VACUUM_EVERY_S = 5.0
 PARTITIONS_EVERY_S = 60.0
 FAILED_AGAIN_AFTER_S = 60.0
@@ -38,6 +39,8 @@ async def maintain(connection: asyncpg.Connection) -> None:
     What fails is logged and tried again a minute later; the rest goes on meanwhile. Raises StoreUnavailable.
     """
     waits_s = dict.fromkeys(_EVERY_S, 0.0)
+    # Whoever has just taken over from a process that died has something else to do.
+    await asyncio.sleep(START_AFTER_S)
     while True:
         for work, every_s in _EVERY_S.items():
             waits_s[work] -= VACUUM_EVERY_S

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import asyncpg
 
@@ -123,6 +123,18 @@ async def plan_once(connection: asyncpg.Connection) -> None:
     """
     with store_errors("set up a session"):
         await connection.execute("SET plan_cache_mode = force_generic_plan")
+
+
+async def connect_all(opening: Sequence[Awaitable[asyncpg.Connection]]) -> list[asyncpg.Connection]:
+    """The sessions, opened at once, in their order; if one cannot be opened the others are closed. Raises what the first raised."""
+    opened = await asyncio.gather(*opening, return_exceptions=True)
+    for failed in opened:
+        if isinstance(failed, BaseException):
+            for connection in opened:
+                if not isinstance(connection, BaseException):
+                    await close(connection)
+            raise failed
+    return cast("list[asyncpg.Connection]", opened)
 
 
 async def close(connection: asyncpg.Connection | None) -> None:

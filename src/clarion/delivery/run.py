@@ -11,7 +11,7 @@ import asyncpg
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
 from clarion.core.settings import DEFAULT_ENVIRONMENT
-from clarion.database.pool import close, join_by_hash, plan_once
+from clarion.database.pool import close, connect_all, join_by_hash, plan_once
 from clarion.delivery.shard import LeasePolicy, Ownership
 from clarion.delivery.worker import Session, Worker, incarnation_of
 from clarion.sender.seal import Sealer
@@ -46,17 +46,17 @@ async def run_delivery(
     while not stopping.is_set():
         opened: list[asyncpg.Connection] = []
         try:
-            for open_session, part in (
-                (connect_engine, "delivery"),
-                (connect_engine, "delivery load"),
-                (connect_engine, "delivery settle"),
-                (connect_login, "delivery watch"),
-            ):
-                opened.append(await open_session(part))
+            opened = await connect_all(
+                [
+                    connect_engine("delivery"),
+                    connect_engine("delivery load"),
+                    connect_engine("delivery settle"),
+                    connect_login("delivery watch"),
+                ]
+            )
             owning, reading, writing, login = opened
             await join_by_hash(writing)
-            for connection in (reading, writing):
-                await plan_once(connection)
+            await asyncio.gather(plan_once(reading), plan_once(writing))
             ownership = Ownership(owning, reading, login, policy)
             if worker is None:
                 standing = await ownership.join(name)

@@ -20,6 +20,9 @@ class RouterPolicy:
     batch cost as much as some forty rows. After one that found nothing, the database looks instead for `waiting_s`, as often, and
     every `poll_idle_s` from the second time in a row.
 
+    A standby asks for the router's lock every `standby_every_s`, at first sooner: the session of a router that has just died may end
+    a moment after its successor began.
+
     A row that the database refuses is tried again every `refused_again_s`; no more than `refused_max` are waited for.
     """
 
@@ -37,6 +40,7 @@ class RouterPolicy:
     evaluating_ns: int = 20_000_000
     evaluating_shared_ns: int = 4_000_000
     preparing_ns: int = 5_000_000
+    standby_first_s: float = 0.01
     standby_every_s: float = 0.25
     beat_every_s: float = 1.0
     frozen_after_s: float = 10.0

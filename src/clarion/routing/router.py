@@ -16,7 +16,7 @@ import asyncpg
 
 from clarion.core.clock import Clock, Random
 from clarion.core.errors import Fenced, StoreUnavailable
-from clarion.database.pool import BatchAborted, ValuesRefused, close, join_by_hash, plan_once
+from clarion.database.pool import BatchAborted, ValuesRefused, close, connect_all, join_by_hash, plan_once
 from clarion.ledger.chain import SALT_BYTES
 from clarion.ledger.change import Captured
 from clarion.routing.careful import DEATHS_MAX, Marker, Portion, next_portion, still_waiting
@@ -451,18 +451,19 @@ async def run_router(
     marked: Marker | None = None
     while not stopping.is_set():
         router: Router | None = None
-        writing: asyncpg.Connection | None = None
-        watching: asyncpg.Connection | None = None
+        opened: list[asyncpg.Connection] = []
         try:
-            writing = await connect_engine("router")
+            opened = await connect_all([connect_engine("router"), connect_login("router watch")])
+            writing, watching = opened
             await join_by_hash(writing)
             await plan_once(writing)
-            watching = await connect_login("router watch")
             store, watch = RouterStore(writing), RouterWatch(watching)
+            standby_s = policy.standby_first_s
             while not stopping.is_set() and not await store.lock():
                 if (pid := await watch.end_frozen(policy.frozen_after_s)) is not None:
                     _log.warning("ended the session %s of a router that had stopped beating", pid)
-                await _pause(stopping, policy.standby_every_s)
+                await _pause(stopping, standby_s)
+                standby_s = min(1.5 * standby_s, policy.standby_every_s)
             if stopping.is_set():
                 return
             _log.info("routing, on session %s", store.backend_pid)
@@ -478,8 +479,8 @@ async def run_router(
         finally:
             working(False)
             marked = router.marked if router is not None else marked
-            await close(writing)
-            await close(watching)
+            for connection in opened:
+                await close(connection)
 
 
 async def _route_and_beat(
