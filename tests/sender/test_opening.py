@@ -165,3 +165,17 @@ def _cause(
 ) -> Outcome | None:
     failure = fault_of_ours(started_ns, deadline_ns, waiting_since_ns, opening)
     return None if failure is None else failure.outcome
+
+
+async def test_the_first_connection_is_opened_alone_for_a_moment_and_others_beside_it_then(
+    receivers: Receivers,
+) -> None:
+    async with sending(receivers) as post:
+        hanging = [post.begin(receivers.uri("/", "silent"), timeout_s=5) for _ in range(4)]
+        (receiver,) = post.sender._receivers.values()
+        assert receiver.pool is not None
+        assert receiver.pool.connections_count == 1
+        async with asyncio.timeout(4):
+            while receiver.pool.connections_count < 4:
+                await asyncio.sleep(0.01)
+        assert not any(attempt.done() for attempt in hanging)

@@ -29,6 +29,11 @@ IDLE_NS_MAX = 120 * 1_000_000_000
 CONNECTION_AGE_NS_MAX = 600 * 1_000_000_000
 """A busy connection is replaced after this time, so that a changed name is noticed."""
 
+OPENING_ALONE_S = 0.05
+"""The first connection to a receiver is opened alone for so long, then others beside it. A worker that begins has something for
+all receivers at once: the first requests would wait for the handshakes of many connections that the first one makes needless.
+"""
+
 EXCHANGES_WHILE_CONTENDED = 50
 """After so many requests a connection is given up for a receiver that waits for room at the same destination."""
 
@@ -90,6 +95,7 @@ class Pool:
         self._waiting: deque[Exchange] = deque()
         self._waiting_for_fresh: deque[Exchange] = deque()
         self._preference = 0
+        self._alone: asyncio.TimerHandle | None = None
         self._retired = False
         self._all_ended = asyncio.Event()
 
@@ -267,12 +273,28 @@ class Pool:
     def _open_as_needed(self) -> None:
         wanted = len(self._waiting_for_fresh) + len(self._waiting)
         while len(self._opening) < wanted and len(self._busy) + len(self._idle) + len(self._opening) < self.limit:
-            if not self.destination.admits(self):
+            if self._first_is_opened_alone() or not self.destination.admits(self):
                 return
             opening = Opening(self._clock.monotonic_ns)
             task = asyncio.get_running_loop().create_task(self._open(opening))
             self._opening[task] = opening
             task.add_done_callback(lambda task: self._opening.pop(task, None))
+
+    def _first_is_opened_alone(self) -> bool:
+        """Whether the others are to wait for the opening under way; they are asked again when its time is over."""
+        if self._busy or self._idle or not self._opening:
+            return False
+        first = next(iter(self._opening.values()))
+        left_s = OPENING_ALONE_S - (self._clock.monotonic_ns() - first.began_ns) / 1e9
+        if left_s <= 0:
+            return False
+        if self._alone is None:
+            self._alone = asyncio.get_running_loop().call_later(left_s, self._open_beside)
+        return True
+
+    def _open_beside(self) -> None:
+        self._alone = None
+        self._open_as_needed()
 
     async def _open(self, opening: Opening) -> None:
         try:
@@ -302,6 +324,7 @@ class Pool:
             self._close(connection)
         else:
             self._idle.append(connection)
+        self._open_as_needed()
 
     def _opening_failed(
         self, failure: Failure, peer_address: str | None = None, source_address: str | None = None
