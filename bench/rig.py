@@ -162,7 +162,7 @@ def processes_of(serve: ClarionProcess) -> list[int]:
 def engine_of(serve: ClarionProcess) -> int:
     """The child that routes and delivers."""
     for pid in children_of(serve.pid):
-        roles = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").rpartition(b"\0")[2]
-        if b"router" in roles or b"delivery" in roles:
+        # Not by its command line: it may have been the spare.
+        if Path(f"/proc/{pid}/comm").read_text().startswith(("clarion router", "clarion deliver")):
             return pid
     raise AssertionError(f"no child of {serve.pid} routes or delivers")

@@ -252,6 +252,16 @@ async def _maintained(address: DatabaseAddress, roles: Roles, clock: Clock) -> A
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def import_engine() -> None:
+    """Import all that `run_engine` needs, so that it begins at once when it is called."""
+    import clarion.capture.watch
+    import clarion.database.maintenance
+    import clarion.delivery.run
+    import clarion.registry.encryption_key
+    import clarion.routing.router
+    import clarion.sender.send  # noqa: F401
+
+
 async def run_engine(
     settings: Settings,
     address: DatabaseAddress,

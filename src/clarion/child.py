@@ -2,7 +2,8 @@
 
     python -m clarion.child CONTROL_FD LISTEN_FD ROLES
 
-The control socket carries `ready` lines up, and its end means that the parent died: then this process ends too.
+The control socket carries `ready` lines up, and its end means that the parent died: then this process ends too. With `spare` in
+place of roles it imports what router and delivery need and waits until the socket brings them; it does nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
 
 import uvloop
 
 from clarion.core.errors import ClarionError
-from clarion.core.settings import load_settings
+from clarion.core.settings import Settings, load_settings
 from clarion.database.address import DatabaseAddress
+from clarion.supervisor import SPARE
 from clarion.telemetry.log import configure
 
 _log = logging.getLogger(__name__)
@@ -29,10 +33,9 @@ ORPHAN_GRACE_S = 1.0
 STANDBY_COUNTS_AS_READY_S = 1.5
 
 
-async def _run(control: socket.socket, listen_fd: int, roles: frozenset[str]) -> None:
+async def _run(settings: Settings, control: socket.socket, listen_fd: int, roles: frozenset[str]) -> None:
     from clarion.app import run_api, run_engine
 
-    settings = load_settings()
     assert settings.database_url is not None, "the supervisor hands the address down"
     address = DatabaseAddress(settings.database_url.get_secret_value())
     loop = asyncio.get_running_loop()
@@ -76,19 +79,42 @@ async def _run(control: socket.socket, listen_fd: int, roles: frozenset[str]) ->
     await job
 
 
+def _wait_as_spare(control: socket.socket) -> str:
+    """The roles that the parent gives this process when it needs it; empty when the parent is gone."""
+    from clarion.app import import_engine
+
+    _name_process(SPARE)
+    import_engine()
+    # What was imported stays, and is not looked through again when the process has its roles.
+    gc.collect()
+    gc.freeze()
+    return control.recv(64).decode()
+
+
+def _name_process(name: str) -> None:
+    """What `ps -o comm` and `top` call this process, where they can be told (Linux; 15 characters)."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(f"clarion {name}")
+
+
 def main() -> int:
     """Run the roles of the command line; the exit code."""
     # What is made is freed by counting. Looking for cycles at each 700th object, through all modules while they are
     # imported and through all events in memory later, finds none.
     gc.set_threshold(50_000, 20, 20)
     control = socket.socket(fileno=int(sys.argv[1]))
-    roles = frozenset(sys.argv[3].split(","))
+    roles = sys.argv[3]
     # glibc's own limit for a server that does not answer is 5 s, twice; a lookup has 2 s here, and its thread should not
     # outlive it for long.
     os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
     try:
-        configure(load_settings().log_level, "+".join(sorted(roles)))
-        uvloop.run(_run(control, int(sys.argv[2]), roles))
+        settings = load_settings()
+        if roles == SPARE and not (roles := _wait_as_spare(control)):
+            return 0
+        name = roles.replace(",", "+")
+        _name_process(name)
+        configure(settings.log_level, name)
+        uvloop.run(_run(settings, control, int(sys.argv[2]), frozenset(roles.split(","))))
     except ClarionError as error:
         _log.error("%s", error)
         return error.exit_code

@@ -1,4 +1,10 @@
-"""The parent of `clarion serve`: starts a process for each part, starts it again when it dies, ends all together."""
+"""The parent of `clarion serve`: starts a process for each part, starts it again when it dies, ends all together.
+
+    all parts ready ─▶ a spare is started: it imports what router and delivery need, and waits
+    a part dies ─▶ the spare is told its roles and is that part ─▶ ready ─▶ another spare is started
+
+Most of what it takes to start an interpreter again is over before it is needed. The API's parts are started anew.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +23,15 @@ from clarion.core.errors import EnvironmentRefused, UsageInvalid
 
 _log = logging.getLogger(__name__)
 
+SPARE = "spare"
+"""What a child is told in place of roles that it will have later."""
 STOP_DEADLINE_S = 35.0
 """Longer than the longest attempt, so that requests under way can be answered and settled."""
 _RESTART_FIRST_S, _RESTART_MAX_S = 0.1, 5.0
+"""A part that had been healthy is started again at once; these are the waits after further deaths."""
 _HEALTHY_AFTER_NS = 10_000_000_000
+_SPARE_AFTER_S = 2.0
+"""How long after everything is ready a spare is started, so that it takes no CPU from what has to be caught up with."""
 _FINAL_EXIT_CODES = (2, 3)
 _LOOK_AT_SERVER_EVERY_S = 0.5
 
@@ -38,6 +49,14 @@ class Part:
         """What the log calls it; two parts never have the same."""
         name = "+".join(sorted(self.roles))
         return name if self.number == 1 else f"{name} {self.number}"
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process that was started, and our end of the socket between us."""
+
+    process: asyncio.subprocess.Process
+    control: socket.socket
 
 
 class Supervisor:
@@ -58,6 +77,10 @@ class Supervisor:
         self._clock = clock
         self._ready = ready
         self._waiting_for = {part.name for part in parts}
+        self._unready = set(self._waiting_for)
+        self._all_ready = asyncio.Event()
+        self._spare: _Child | None = None
+        self._spare_taken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._interrupted = False
 
@@ -68,13 +91,15 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         tasks = [asyncio.create_task(self._keep(part), name=part.name) for part in self._parts]
         watch = asyncio.create_task(self._watch_server())
+        sparing = asyncio.create_task(self._keep_spare(), name="spare")
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
             self._stopping.set()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            sparing.cancel()
+            await asyncio.gather(*tasks, sparing, return_exceptions=True)
             await watch
         return self._interrupted
 
@@ -97,7 +122,7 @@ class Supervisor:
 
     async def _keep(self, part: Part) -> None:
         """Run the part again and again until stopping."""
-        wait_s = _RESTART_FIRST_S
+        wait_s = 0.0
         while not self._stopping.is_set():
             started_ns = self._clock.monotonic_ns()
             exit_code = await self._run_once(part)
@@ -107,16 +132,16 @@ class Supervisor:
                 blame = UsageInvalid if exit_code == UsageInvalid.exit_code else EnvironmentRefused
                 raise blame(f"{part.name} could not start", "the line above says why")
             if self._clock.monotonic_ns() - started_ns > _HEALTHY_AFTER_NS:
-                wait_s = _RESTART_FIRST_S
+                wait_s = 0.0
             _log.warning("%s ended with %s; starting it again in %.1f s", part.name, exit_code, wait_s)
             try:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
             except TimeoutError:
-                wait_s = min(wait_s * 2, _RESTART_MAX_S)
+                wait_s = min(max(wait_s * 2, _RESTART_FIRST_S), _RESTART_MAX_S)
 
-    async def _run_once(self, part: Part) -> int:
+    async def _start(self, roles: str, listening: socket.socket | None = None) -> _Child:
         ours, theirs = socket.socketpair()
-        listen_fd = part.listening.fileno() if part.listening is not None else -1
+        listen_fd = listening.fileno() if listening is not None else -1
         passed = [theirs.fileno()] + ([listen_fd] if listen_fd >= 0 else [])
         # Ctrl-C reaches the whole group. A child takes its orders from us, and one that is still importing would answer
         # with a traceback: it is born with the signal blocked. The fork comes before the first suspension.
@@ -128,16 +153,25 @@ class Supervisor:
                 "clarion.child",
                 str(theirs.fileno()),
                 str(listen_fd),
-                ",".join(sorted(part.roles)),
+                roles,
                 pass_fds=passed,
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, "CLARION_DATABASE_URL": self._database_url},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
+            theirs.close()
         ours.setblocking(False)
-        listener = asyncio.create_task(self._listen(part, ours))
+        return _Child(process, ours)
+
+    async def _run_once(self, part: Part) -> int:
+        self._unready.add(part.name)
+        self._all_ready.clear()
+        roles = ",".join(sorted(part.roles))
+        child = None if part.listening is not None else self._take_spare(roles)
+        child = child or await self._start(roles, part.listening)
+        process = child.process
+        listener = asyncio.create_task(self._listen(part, child.control))
         ended = asyncio.create_task(process.wait())
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -155,15 +189,65 @@ class Supervisor:
             stop.cancel()
             listener.cancel()
             await asyncio.gather(stop, listener, return_exceptions=True)
-            ours.close()
+            child.control.close()
+
+    def _take_spare(self, roles: str) -> _Child | None:
+        """The spare, told its roles; None if there is none."""
+        spare = self._spare
+        if spare is None or spare.process.returncode is not None:
+            return None
+        try:
+            spare.control.send(roles.encode())
+        except OSError:  # it is about to be gone
+            return None
+        self._spare = None
+        self._spare_taken.set()
+        return spare
+
+    async def _keep_spare(self) -> None:
+        """Have a spare while all parts are ready, if one of them can be replaced by it."""
+        if all(part.listening is not None for part in self._parts):
+            return
+        while True:
+            await self._all_ready.wait()
+            await asyncio.sleep(_SPARE_AFTER_S)
+            if not self._all_ready.is_set():
+                continue
+            self._spare_taken.clear()
+            try:
+                spare = self._spare = await self._start(SPARE)
+            except OSError as error:
+                _log.warning("no spare process can be started: %s", error)
+                continue
+            ended = asyncio.create_task(spare.process.wait())
+            taken = asyncio.create_task(self._spare_taken.wait())
+            try:
+                await asyncio.wait({ended, taken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                taken.cancel()
+                if self._spare is spare:
+                    if ended.done():
+                        _log.warning("the spare process ended with %s", ended.result())
+                    self._spare = None
+                    spare.control.close()
+                    _tell(spare.process, signal.SIGKILL)
+                    await ended
+                ended.cancel()
 
     async def _listen(self, part: Part, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while (said := await loop.sock_recv(control, 64)) != b"":
-            if said.startswith(b"ready") and part.name in self._waiting_for:
-                self._waiting_for.discard(part.name)
-                if not self._waiting_for:
-                    self._ready()
+            if said.startswith(b"ready"):
+                self._now_ready(part.name)
+
+    def _now_ready(self, name: str) -> None:
+        self._unready.discard(name)
+        if not self._unready:
+            self._all_ready.set()
+        if name in self._waiting_for:
+            self._waiting_for.discard(name)
+            if not self._waiting_for:
+                self._ready()
 
 
 def _tell(process: asyncio.subprocess.Process, request: signal.Signals) -> None:

@@ -80,7 +80,7 @@ def _kill_the_children(serve: ClarionProcess, port: int) -> None:
     before = children_of(serve.pid)
     for child in before:
         os.kill(child, signal.SIGKILL)
-    _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) == len(before), 30)
+    _wait_until(lambda: len(set(children_of(serve.pid)) - set(before)) >= len(before), 30)
     _wait_until(lambda: _get(port, "/readyz")[0] == 200, 30)
 
 
@@ -117,8 +117,10 @@ def _take_the_key_away(clarion_process: Command, data_dir: Path, kept: Path) -> 
 
 def test_children_end_within_two_seconds_of_their_parents_death(deployment: Deployment) -> None:
     serve = deployment.serve("--role", "api", "--role", "router", "--role", "delivery", CLARION_LISTEN="127.0.0.1:0")
+    assert len(children_of(serve.pid)) == 2
+    # The third one is the spare, which has nothing to do and may still be importing.
+    _wait_until(lambda: len(children_of(serve.pid)) == 3, 20)
     children = children_of(serve.pid)
-    assert len(children) == 2
     os.kill(serve.pid, signal.SIGKILL)
     _wait_until(lambda: all(_is_gone(child) for child in children), 2)
 

@@ -94,8 +94,7 @@ def test_an_order_outlives_the_worker_that_is_killed_before_it_is_carried_out(de
         "SELECT organisation_id, shard, 'CANCEL', event_id FROM clarion.queue"
     )
     deployment.connection.execute("NOTIFY clarion_commands")
-    (child,) = children_of(serve.pid)
-    os.kill(child, signal.SIGKILL)
+    os.kill(children_of(serve.pid)[0], signal.SIGKILL)
     deployment.wait_until_settled(timeout_s=40)
     assert deployment.rows("SELECT event_id, status, reason FROM clarion.events") == [
         (event_id, "CANCELLED", "CANCELLED_BY_REQUEST")
