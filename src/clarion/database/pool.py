@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 import asyncpg
 
@@ -126,15 +126,17 @@ async def plan_once(connection: asyncpg.Connection) -> None:
 
 
 async def connect_all(opening: Sequence[Awaitable[asyncpg.Connection]]) -> list[asyncpg.Connection]:
-    """The sessions, opened at once, in their order; if one cannot be opened the others are closed. Raises what the first raised."""
-    opened = await asyncio.gather(*opening, return_exceptions=True)
-    for failed in opened:
-        if isinstance(failed, BaseException):
-            for connection in opened:
-                if not isinstance(connection, BaseException):
-                    await close(connection)
-            raise failed
-    return cast("list[asyncpg.Connection]", opened)
+    """The sessions, opened at once, in their order. If one cannot be opened its error is raised and the others are closed."""
+    tasks = [asyncio.ensure_future(one) for one in opening]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:  # also when it is cancelled
+        for task in tasks:
+            task.cancel()
+        for connection in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(connection, BaseException):
+                await close(connection)
+        raise
 
 
 async def close(connection: asyncpg.Connection | None) -> None:
