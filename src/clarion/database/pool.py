@@ -36,7 +36,8 @@ _LOST = (
 
 
 _REFUSED_CLASSES = frozenset({"22", "23", "54", "P0", "XX"})
-"""SQLSTATE's classes of what is wrong with values: data, constraints, limits, a trigger's own refusal, limits that nobody named."""
+"""SQLSTATE's classes of what can be wrong with values: data, constraints, limits, what a trigger raises, and internal errors, as for a
+value that would take too much memory."""
 
 
 class ValuesRefused(InvariantBroken):
