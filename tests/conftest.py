@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from clarion.app import prepare_database
@@ -28,6 +29,10 @@ TEMPLATE = "clarion_template"
 MEMORY = Path("/dev/shm")
 MEMORY_MIN = 8 * 1024**3
 """Bytes that have to be free for all workers' servers: each takes one or two GiB at most, its log of 1 GiB included."""
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

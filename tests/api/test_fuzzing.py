@@ -26,7 +26,6 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
 }
 EXAMPLES = settings(
     max_examples=50,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -195,7 +195,6 @@ def test_a_marker_put_anywhere_into_a_request_never_stands_in_a_refusal_and_no_s
 
         @settings(
             max_examples=80,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -286,7 +286,7 @@ CHANGE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CHANGE, max_size=4).map(lambda changes: {"changes": changes}) | JSON, st.integers(0, 3))
 def test_whatever_is_sent_is_accepted_or_refused_and_never_a_fault(operator: Caller, content: Any, cut: int) -> None:
     body = json.dumps(content).encode("utf-8", "surrogatepass")
@@ -296,7 +296,7 @@ def test_whatever_is_sent_is_accepted_or_refused_and_never_a_fault(operator: Cal
     assert len(outbox(operator)) - before == (answer.body["accepted"] if answer.status == 200 else 0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60))
 def test_no_bytes_are_a_fault(operator: Caller, body: bytes) -> None:
     assert raw(operator, body).status == 400

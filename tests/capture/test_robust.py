@@ -222,7 +222,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 7), st.sampled
 """What is done, to which of the columns that there are, and a name for it."""
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, partitioned=st.booleans())
 @example(steps=[("rename", 2, "extra")], partitioned=False)
 @example(steps=[("rename", 1, "extra"), ("rename", 1, "name")], partitioned=False)

@@ -194,7 +194,6 @@ OWN = ("mood", "price", "size", "size[]")
 
 SEARCH = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )

@@ -15,7 +15,7 @@ from factory.model import assert_consistent, available_to_work, inventory_status
 Connection = psycopg.Connection[dict[str, Any]]
 
 in_one_database = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 step_statuses = st.sampled_from([str(status) for status in RunStatus])
 line_statuses = st.sampled_from([str(status) for status in OrderLineStatus])

@@ -75,7 +75,7 @@ class Outbox:
 steps = st.tuples(st.sampled_from(("begin", "write", "write", "write", "commit", "abort")), st.integers(0, 7))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(
         st.tuples(st.lists(steps, max_size=8), st.lists(steps, max_size=4), st.sampled_from((1, 3, 50)), st.booleans()),

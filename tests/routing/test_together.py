@@ -127,7 +127,7 @@ _rows = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(_CONDITIONS), min_size=5, max_size=40), st.lists(_rows, min_size=1, max_size=8))
 def test_asked_together_or_alone_the_answers_and_failures_are_the_same(
     conditions: list[str], rows: list[dict[str, Any]]

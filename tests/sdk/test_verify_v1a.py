@@ -52,7 +52,7 @@ def test_our_signature_is_that_of_the_vector() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=80), st.integers(0, 511))
 def test_our_verifier_and_openssl_agree(seed: bytes, message: bytes, bit: int) -> None:
     private = Ed25519PrivateKey.from_private_bytes(seed)
@@ -76,7 +76,7 @@ _VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.fixed_dictionaries({}, optional=dict.fromkeys(_signed(b""), _VALUES)))
 def test_any_bytes_in_any_header_are_valid_or_a_verification_error(body: bytes, changed: dict[str, str]) -> None:
     good = _signed(body)

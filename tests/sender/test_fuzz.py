@@ -126,13 +126,13 @@ def test_what_comes_before_the_request_is_written_is_no_answer_to_it() -> None:
     assert transport.written == b""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32))
 def test_nasty_answers_get_the_verdict_that_a_second_parser_can_agree_with(seed: int) -> None:
     fuzzing.check(seed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6), st.sampled_from(fuzzing.ENDS), st.booleans())
 def test_any_bytes_end_in_one_verdict(data: bytes, cuts: list[int], end: str, status_line: bool) -> None:
     data = OK + data if status_line else data
