@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 ORPHAN_GRACE_S = 1.0
 STANDBY_COUNTS_AS_READY_S = 1.5
+FILES_MAX = 65_536
 
 
 async def _run(settings: Settings, control: socket.socket, listen_fd: int, roles: frozenset[str]) -> None:
@@ -97,8 +99,17 @@ def _name_process(name: str) -> None:
         Path("/proc/self/comm").write_text(f"clarion {name}")
 
 
+def _allow_many_connections() -> None:
+    """A connection is a file: of them the login's limit, often 1,024, is a few hundred receivers' worth."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Run the roles of the command line; the exit code."""
+    _allow_many_connections()
     # What is made is freed by counting. Looking for cycles at each 700th object, through all modules while they are
     # imported and through all events in memory later, finds none.
     gc.set_threshold(50_000, 20, 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from clarion.access.principal import Role
+from clarion.child import FILES_MAX
 from clarion.database.address import DatabaseAddress
 from clarion.database.embedded import EmbeddedServer
 from harness.api import new_key
@@ -54,8 +57,13 @@ def _is_gone(pid: int) -> bool:
 def test_serve_on_the_embedded_server_from_nothing_to_the_end(clarion_process: Command, tmp_path: Path) -> None:
     """Ready, answering, its children and its server killed and back, ended by Ctrl-C with nothing left, then without its key."""
     data_dir = tmp_path / ".clarion"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     serve = clarion_process("serve", CLARION_LISTEN="127.0.0.1:0", CLARION_BOOTSTRAP_API_KEY=KEY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     port = _port(serve)
+    for child in children_of(serve.pid):
+        assert psutil.Process(child).rlimit(resource.RLIMIT_NOFILE)[0] == min(FILES_MAX, hard)
     assert [line for line in serve.stdout if line] == [f"clarion ready on http://127.0.0.1:{port}"]
     assert _get(port, "/livez")[0] == 200
     status, body = _get(port, "/readyz")
