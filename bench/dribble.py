@@ -31,19 +31,10 @@ from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.send import Endpoint, Sender
+from harness.receiver import DRIBBLES
 from tls import make_authority
 
 ROOT = Path(__file__).resolve().parents[1]
-OK = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
-DRIBBLES = (
-    (b"HTTP/1.1 200 ", b"x"),
-    (OK + b"x: ", b"y"),
-    (b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 103 X\r\n\r\n"),
-    (OK + b"content-length: 9999\r\n\r\n", b"x"),
-    (CHUNKED, b"0"),
-    (CHUNKED + b"0\r\nx: ", b"y"),
-)
 
 
 def _resident_bytes() -> int:

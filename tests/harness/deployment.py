@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,18 +12,21 @@ import psycopg
 from clarion.capture.attach import Attachment, attach
 from clarion.core.system import SystemRandom
 from clarion.database.address import DatabaseAddress
-from clarion.ledger.chain import GENESIS, link, payload_digest, since_1970_us
 from clarion.sender.endpoint import header_binding, secret_binding
 from clarion.sender.seal import Sealer, create_key
 from clarion.sender.sign import new_secret
-from clarion_receive import Webhook
+from harness.oracle import Verdict, judge
 from harness.process import ClarionProcess, Finished
 from harness.receiver import Received, ReceiverProcess
+from harness.tables import count_broken_links, read_tables
 from tls import make_authority
 
 ITEMS = """
     CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, version integer NOT NULL DEFAULT 1, note text);
 """
+
+FURTHER_SUBSCRIPTIONS = (0, 1, 0, 2)
+"""How many subscriptions to updates the first, second … of several receivers have beyond the first."""
 
 
 class Deployment:
@@ -57,7 +58,7 @@ class Deployment:
         """Attach tables; without arguments the table `items`."""
         attach(self.connection, attachments or [Attachment(resource="ITEMS", table="items")])
 
-    def register(self, uri: str | None = None, *, organisation: str = "default", **columns: object) -> int:
+    def register(self, uri: str | None = None, *, organisation: object = "default", **columns: object) -> int:
         """A receiver's id, with a secret of its own; the organisation is made if it is not there."""
         self.connection.execute(
             "INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT DO NOTHING", (organisation,)
@@ -129,6 +130,18 @@ class Deployment:
             )
         ]
 
+    def register_several(self, count: int, uri: str | None = None, **columns: object) -> list[int]:
+        """Receivers of ITEMS, subscribed to every action; some of them twice or three times to updates. Their ids.
+
+        Each of an object's events waits for the one before, whichever subscriptions of a receiver the two belong to.
+        """
+        receivers = [self.register(uri, **columns) for _ in range(count)]
+        for place, receiver in enumerate(receivers):
+            self.subscribe(receiver)
+            for _ in range(FURTHER_SUBSCRIPTIONS[place % len(FURTHER_SUBSCRIPTIONS)]):
+                self.subscribe(receiver, actions=["UPDATE"])
+        return receivers
+
     def serve(self, *arguments: str, **settings: str) -> ClarionProcess:
         """`clarion serve` with router and delivery, ready."""
         roles = arguments or ("--role", "router", "--role", "delivery")
@@ -184,16 +197,7 @@ class Deployment:
 
     def assert_chained(self) -> None:
         """Every stored change hashes to its link, from the genesis on, no number is missing, and each knows its events."""
-        tails: dict[int, tuple[int, bytes]] = {}
-        for organisation_id, change_id, at, resource, action, object_id, made, *payload in self.rows(
-            "SELECT organisation_id, change_id, recorded_at, resource, action::text, object_id, link, salt, old, new, "
-            "actor_id, actor_name, correlation_id FROM clarion.ledger ORDER BY organisation_id, change_id"
-        ):
-            before, tail = tails.get(organisation_id, (0, GENESIS))
-            recorded_us, digest = since_1970_us(at), payload_digest(*payload)
-            assert change_id == before + 1
-            assert made == link(tail, organisation_id, change_id, recorded_us, resource, action, object_id, digest)
-            tails[organisation_id] = (change_id, made)
+        assert count_broken_links(self.connection) == 0
         made_by = {
             first + place: position
             for position, first, count in self.rows("SELECT position, first_event_id, events_count FROM clarion.ledger")
@@ -205,45 +209,28 @@ class Deployment:
             )
         )
 
-    def check(self, *, committed_versions: dict[int, int], duplicates_max: int = 0) -> list[Received]:
-        """The three logs agree: what the application committed, what the ledger holds, what the receiver got.
+    def judge(
+        self,
+        committed: Mapping[int, Mapping[str, int]],
+        log: Iterable[Received],
+        *,
+        resource: str = "ITEMS",
+        chained: bool = True,
+    ) -> Verdict:
+        """What `harness.oracle` says of these receivers' objects, given their last versions; see there."""
+        return judge(committed, read_tables(self.connection, resource, chained=chained), self.secrets, log)
 
-        `committed_versions` has the last version of each row of `items`; every version from 1 on must have arrived at
-        each receiver, in order at first sight, verified, duplicates byte for byte the same.
+    def check(self, *, committed_versions: dict[int, int], duplicates_max: int = 0) -> list[Received]:
+        """All requests, once everything is settled: the oracle finds no fault, and at most so many duplicates.
+
+        `committed_versions` has the last version of each row of `items`, which each receiver subscribed to.
         """
         assert self.rows("SELECT id, version FROM items ORDER BY id") == sorted(committed_versions.items())
-        ledger = self.rows(
-            "SELECT change_id, object_id, (new::json ->> 'version')::int FROM clarion.ledger WHERE resource = 'ITEMS' ORDER BY position"
-        )
-        seen: defaultdict[int, list[int]] = defaultdict(list)
-        for _, object_id, version in ledger:
-            seen[int(object_id)].append(version)
-        assert seen == {item: list(range(1, last + 1)) for item, last in committed_versions.items()}
-        self.assert_chained()
-
         received = self.receiver.received()
-        first_sight: dict[str, Received] = {}
-        duplicates = 0
-        for request in received:
-            Webhook(list(self.secrets.values()), tolerance_s=3600).verify(request.body, request.headers)
-            before = first_sight.setdefault(request.message_id, request)
-            if before is not request:
-                duplicates += 1
-                assert before.body == request.body, "another body under the same webhook-id"
-        assert duplicates <= duplicates_max
-        versions: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-        subscriptions = dict(self.rows("SELECT id, receiver_id FROM clarion.subscriptions"))
-        for request in first_sight.values():
-            body = json.loads(request.body)
-            if body["resource"] == "items":
-                receiver_id = subscriptions[body["subscription_id"]]
-                versions[(receiver_id, body["object_id"])].append(body["data"]["version"])
-        expected = {
-            (receiver_id, str(item)): list(range(1, last + 1))
-            for receiver_id in self.secrets
-            for item, last in committed_versions.items()
-        }
-        assert versions == expected
-        settled = self.rows("SELECT status, count(*) FROM clarion.events GROUP BY status")
-        assert settled == [("DELIVERED", len(first_sight))]
+        versions = {str(item): version for item, version in committed_versions.items()}
+        verdict = self.judge(dict.fromkeys(self.secrets, versions), received)
+        assert verdict.expected > 0
+        assert verdict.faults() == {}
+        assert verdict.duplicates <= duplicates_max
+        assert verdict.unrecorded == verdict.duplicates, "a request whose outcome was lost was not made again"
         return received

@@ -90,7 +90,7 @@ def _beside_a_bulk(name: str, rows: int, subscribe: Callable[[Deployment], None]
         committed = {
             receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
         }
-        figures = judged(name, deployment, of_quiet, duplicates_max=0, committed=committed)
+        figures = judged(name, deployment, of_quiet, committed=committed)
         # Of the bulk each row is sent once, or counted at the one subscription whose condition took more than it may.
         ((failed,),) = deployment.rows("SELECT coalesce(sum(conditions_count), 0) FROM clarion.evaluation_errors")
         unaccounted = (

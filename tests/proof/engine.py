@@ -106,7 +106,7 @@ def hanging(brief: bool) -> list[Figure]:
             receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
         }
         log = [request for request in log if request.path != "/hang"]
-        figures = judged("hanging", deployment, log, duplicates_max=0, committed=committed)
+        figures = judged("hanging", deployment, log, committed=committed)
     return [*compared, *figures]
 
 
@@ -137,7 +137,7 @@ def bulk(brief: bool) -> list[Figure]:
             ended = time.time()
         log = finished(deployment, serving) + beside.received()
         compared = compare("bulk: quiet organisation", deployment, log, quiet, (begun, turned), (turned, ended))
-        figures = judged("bulk", deployment, log, duplicates_max=0)
+        figures = judged("bulk", deployment, log)
     return [
         *compared,
         Figure("bulk: rows of the bulk routed and delivered per second", rows / (ended - turned), "1/s"),
@@ -168,7 +168,7 @@ def tenants(brief: bool) -> list[Figure]:
                 ended = time.time()
         log = finished(deployment, serving)
         compared = compare("tenants: quiet organisations", deployment, log, quiet, (begun, turned), (turned, ended))
-        figures = judged("tenants", deployment, log, duplicates_max=0)
+        figures = judged("tenants", deployment, log)
     return [*compared, *figures]
 
 
@@ -200,7 +200,7 @@ def returning(brief: bool) -> list[Figure]:
         compared = compare("returning: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         owners = receiver_of(deployment)
         drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] in returned)
-        figures = judged("returning", deployment, log, duplicates_max=0)
+        figures = judged("returning", deployment, log)
     return [
         Figure(
             "returning: rate of the drain against its limit",
@@ -249,7 +249,7 @@ def contended(brief: bool) -> list[Figure]:
         for writer in writers:
             writer.join()
         log = finished(deployment, serving)
-        return judged("contended", deployment, log, duplicates_max=0)
+        return judged("contended", deployment, log)
 
 
 def horizon(brief: bool) -> list[Figure]:
@@ -271,7 +271,7 @@ def horizon(brief: bool) -> list[Figure]:
         part = min(30, seconds / 4)
         name = f"horizon: held for {seconds} s, its end against its begin"
         compared = compare(name, deployment, log, quiet, (begun, begun + part), (ended - part, ended))
-        figures = judged("horizon", deployment, log, duplicates_max=0)
+        figures = judged("horizon", deployment, log)
     return [
         *compared,
         Figure(
