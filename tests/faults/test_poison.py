@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -17,23 +14,12 @@ from clarion.routing.careful import Marker
 from clarion.routing.evaluation import KILLED
 from clarion.routing.store import RouterStore
 from harness.deployment import Deployment
-from harness.process import ClarionProcess, clean_environment
+from harness.process import ClarionProcess
 
 pytestmark = pytest.mark.data_path
 
-PROGRAM = str(Path(__file__).parent / "poisoned_router.py")
 DEATHS_MAX = 13
 """One without care, two in the whole batch, one in each of at most eight parts of 500 rows, two alone."""
-
-
-@contextmanager
-def _router(deployment: Deployment, killing: str) -> Iterator[ClarionProcess]:
-    command = [sys.executable, PROGRAM, deployment.database.url, killing]
-    process = ClarionProcess(command, clean_environment(deployment.directory), deployment.directory)
-    try:
-        yield process
-    finally:
-        process.kill()
 
 
 def _ended_or(process: ClarionProcess, done: Callable[[], bool], seconds: float = 30) -> bool:
@@ -69,7 +55,7 @@ def test_a_row_that_kills_the_router_is_routed_unevaluated_and_everything_else_a
     deployment.connection.execute("UPDATE items SET version = 2 WHERE id <> %s AND id > 600", (culprit,))
     deaths, alarms = 0, []
     while True:
-        with _router(deployment, str(culprit)) as router:
+        with deployment.single_router("--killed-by", str(culprit)) as router:
             done = _ended_or(router, lambda: _nothing_waits(deployment))
             if not done:
                 deaths += 1
@@ -108,7 +94,7 @@ def test_kills_from_outside_leave_a_short_careful_phase_and_mark_nothing(deploym
     deployment.subscribe(deployment.register(), condition="resource == 'ITEMS'")
     expected = 0
     for _ in range(4):
-        with _router(deployment, "none") as router:
+        with deployment.single_router() as router:
             router.wait_for_line("^working")
             expected += 3
             deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, 3)")
@@ -126,7 +112,7 @@ def test_a_router_that_stopped_in_good_order_is_followed_by_one_that_writes_no_m
     deployment.attach()
     for _ in range(2):
         deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
-        with _router(deployment, "none") as router:
+        with deployment.single_router() as router:
             router.wait_for_line("^working")
             assert _ended_or(router, lambda: _nothing_waits(deployment))
             assert router.stop().code == 0

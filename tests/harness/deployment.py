@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ from clarion.sender.endpoint import header_binding, secret_binding
 from clarion.sender.seal import Sealer, create_key
 from clarion.sender.sign import new_secret
 from harness.oracle import Verdict, judge
-from harness.process import ClarionProcess, Finished
+from harness.process import ClarionProcess, Finished, clean_environment
 from harness.receiver import Received, ReceiverProcess
 from harness.tables import count_broken_links, read_tables
 from tls import make_authority
@@ -27,6 +29,8 @@ ITEMS = """
 
 FURTHER_SUBSCRIPTIONS = (0, 1, 0, 2)
 """How many subscriptions to updates the first, second … of several receivers have beyond the first."""
+SHARDS_APART = 11
+"""Has no divisor in common with the number of shards, so that receivers come to all of them."""
 
 
 class Deployment:
@@ -134,12 +138,18 @@ class Deployment:
         """Receivers of ITEMS, subscribed to every action; some of them twice or three times to updates. Their ids.
 
         Each of an object's events waits for the one before, whichever subscriptions of a receiver the two belong to.
+        The ids are spread over the shards: those of few neighbours would all stay with the worker that came first.
         """
-        receivers = [self.register(uri, **columns) for _ in range(count)]
-        for place, receiver in enumerate(receivers):
-            self.subscribe(receiver)
+        receivers = []
+        for place in range(count):
+            receivers.append(self.register(uri, **columns))
+            self.subscribe(receivers[-1])
             for _ in range(FURTHER_SUBSCRIPTIONS[place % len(FURTHER_SUBSCRIPTIONS)]):
-                self.subscribe(receiver, actions=["UPDATE"])
+                self.subscribe(receivers[-1], actions=["UPDATE"])
+            self.connection.execute(
+                "SELECT setval(pg_get_serial_sequence('clarion.receivers', 'id'), %s)",
+                (receivers[-1] + SHARDS_APART - 1,),
+            )
         return receivers
 
     def serve(self, *arguments: str, **settings: str) -> ClarionProcess:
@@ -156,6 +166,17 @@ class Deployment:
         process = self._start("serve", *roles, **(environment | settings))
         process.wait_for_line("^clarion ready")
         return process
+
+    @contextmanager
+    def single_router(self, *arguments: str) -> Iterator[ClarionProcess]:
+        """`harness.single_router`, which is killed at the end of the block."""
+        command = [sys.executable, "-m", "harness.single_router", self.database.url, *arguments]
+        environment = clean_environment(self.directory, PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+        process = ClarionProcess(command, environment, self.directory)
+        try:
+            yield process
+        finally:
+            process.kill()
 
     def command(self, *arguments: str) -> Finished:
         """What `clarion ARGUMENTS…` left, run on this database."""

@@ -13,6 +13,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import NamedTuple
 
 import orjson
@@ -187,6 +188,29 @@ def unaccounted(changes: Iterable[Change], events: Iterable[Event]) -> int:
     }
     there = {event.event_id: event.position for event in events}
     return sum(made.get(event_id) != there.get(event_id) for event_id in made.keys() | there.keys())
+
+
+def pauses_s(
+    log: Iterable[Received], receiver_of: Mapping[int, int], receivers: Iterable[int], since: float
+) -> dict[int, float]:
+    """For each of the receivers the longest time in seconds without a request, until one of a change made after `since`.
+
+    `since`, in Unix seconds, is when the outage began; nan where no such change ever arrived. `receiver_of` has a
+    subscription's receiver.
+    """
+    last = dict.fromkeys(receivers, since)
+    longest = dict.fromkeys(last, 0.0)
+    waiting = set(last)
+    for request in log:
+        if request.at > since and waiting:
+            body = request.json()
+            receiver = receiver_of[body["subscription_id"]]
+            if receiver in waiting:
+                longest[receiver] = max(longest[receiver], request.at - last[receiver])
+                last[receiver] = request.at
+                if datetime.fromisoformat(body["occurred_at"]).timestamp() > since:
+                    waiting.discard(receiver)
+    return {receiver: float("nan") if receiver in waiting else pause for receiver, pause in longest.items()}
 
 
 def percentile(values: Iterable[float], share: float) -> float:

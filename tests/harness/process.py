@@ -149,3 +149,12 @@ def parents_of_all() -> dict[int, int]:
 def children_of(pid: int) -> list[int]:
     """The processes that `pid` started and that still run."""
     return sorted(child for child, parent in parents_of_all().items() if parent == pid)
+
+
+def tree_of(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    parents = parents_of_all()
+    tree = [pid]
+    for member in tree:
+        tree += [child for child, parent in parents.items() if parent == member]
+    return tree

@@ -1,14 +1,15 @@
-"""The production router in a process of its own, with an evaluation that kills it at one object of the application.
+"""The production router in a process of its own, with an evaluation that kills it at one object of the application, or with
+less patience for a router that does not beat.
 
-python poisoned_router.py DATABASE_URL OBJECT_ID
+python -m harness.single_router DATABASE_URL [--killed-by OBJECT_ID] [--frozen-after SECONDS]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Sequence
 
 import asyncpg
@@ -21,11 +22,12 @@ from clarion.database.roles import read_roles
 from clarion.ledger.change import Captured
 from clarion.routing.evaluation import Evaluator, Failure, Firing
 from clarion.routing.match import Subscription
+from clarion.routing.pace import RouterPolicy
 from clarion.routing.router import run_router
 from clarion.telemetry.log import configure
 
 
-async def main(url: str, object_id: str) -> None:
+async def main(url: str, killed_by: str | None, frozen_after_s: float) -> None:
     configure("INFO", "router")
     address = DatabaseAddress(url)
     with connect(address) as connection:
@@ -43,7 +45,7 @@ async def main(url: str, object_id: str) -> None:
         def evaluate(
             self, row: Captured, subscriptions: Sequence[Subscription], *, alive: bool = True
         ) -> tuple[list[Firing], list[Failure]]:
-            if alive and row.object_id == object_id:
+            if alive and row.object_id == killed_by:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().evaluate(row, subscriptions, alive=alive)
 
@@ -52,9 +54,15 @@ async def main(url: str, object_id: str) -> None:
             print("working", flush=True)
 
     clock = SystemClock()
-    await run_router(
-        engine, login, clock, SystemRandom(), stopping, working, evaluator=Poisoned(clock.monotonic_ns, clock.cpu_ns)
-    )
+    policy = RouterPolicy(frozen_after_s=frozen_after_s)
+    evaluator = Poisoned(clock.monotonic_ns, clock.cpu_ns)
+    await run_router(engine, login, clock, SystemRandom(), stopping, working, policy, evaluator)
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--killed-by", metavar="OBJECT_ID")
+    parser.add_argument("--frozen-after", type=float, default=RouterPolicy().frozen_after_s, metavar="SECONDS")
+    options = parser.parse_args()
+    asyncio.run(main(options.url, options.killed_by, options.frozen_after))
