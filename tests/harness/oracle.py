@@ -195,7 +195,7 @@ def pauses_s(
 ) -> dict[int, float]:
     """For each of the receivers the longest time in seconds without a request, until one of a change made after `since`.
 
-    `since`, in Unix seconds, is when the outage began; nan where no such change ever arrived. `receiver_of` has a
+    `since`, in Unix seconds, is when the outage began; infinite where no such change ever arrived. `receiver_of` has a
     subscription's receiver.
     """
     last = dict.fromkeys(receivers, since)
@@ -210,7 +210,7 @@ def pauses_s(
                 last[receiver] = request.at
                 if datetime.fromisoformat(body["occurred_at"]).timestamp() > since:
                     waiting.discard(receiver)
-    return {receiver: float("nan") if receiver in waiting else pause for receiver, pause in longest.items()}
+    return {receiver: float("inf") if receiver in waiting else pause for receiver, pause in longest.items()}
 
 
 def percentile(values: Iterable[float], share: float) -> float:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -24,6 +25,7 @@ from harness.oracle import (
     Tables,
     Verdict,
     judge,
+    pauses_s,
     percentile,
     unaccounted,
 )
@@ -382,6 +384,17 @@ def test_an_id_that_no_change_knows_and_one_that_is_missing_are_unaccounted_for(
     assert unaccounted(run.changes, run.events) == 0
     assert unaccounted(run.changes, run.events[1:]) == 1
     assert unaccounted(run.changes, [*run.events, Event(999, 0, 10, 1, 0)]) == 1
+
+
+def test_a_pause_lasts_until_a_change_arrives_that_was_made_after_it_began() -> None:
+    since = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    before = Change(1, 1, "7", CREATE, 1, 1, 1)
+    log = []
+    for at, number, occurred in ((-1, 10, -1), (0.5, 10, -1), (4, 10, 3), (90, 10, 80), (1, 20, -1)):
+        request = request_of(1, number, before, SECRETS[1], 200, since + at)
+        told = datetime.fromtimestamp(since + occurred, UTC).isoformat()
+        log.append(replace(request, body=json.dumps(request.json() | {"occurred_at": told}).encode()))
+    assert pauses_s(log, {10: 1, 20: 2}, [1, 2], since) == {1: 3.5, 2: float("inf")}
 
 
 def test_a_percentile_is_a_value_that_was_there() -> None:

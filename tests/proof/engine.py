@@ -5,109 +5,119 @@ Every proof ends with the oracle of `harness.oracle` over three logs: the applic
 
 from __future__ import annotations
 
-import itertools
-import os
 import random
-import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import psycopg
 
 from harness.deployment import Deployment
 from harness.oracle import percentile
-from harness.process import parents_of_all
+from harness.process import tree_of
 from proof.figures import Figure
-from proof.load import Writer, add_items, committed_by_receiver, receiver_of
-from proof.run import add_receivers, another_receiver, attached, compare, finished, judged, serve, wait_for_flow
+from proof.load import Writer, add_items, latencies_ms, receiver_of
+from proof.outages import freezes, kills
+from proof.run import (
+    add_receivers,
+    another_receiver,
+    attached,
+    compare,
+    figures_of,
+    finished,
+    judged,
+    serve,
+    wait_for_flow,
+)
 
 Proof = Callable[[bool], list[Figure]]
 
-UNSETTLED_MAX = 80
-"""Requests whose outcome may not be durable at one moment under the load of the kills: in flight, or in a settle."""
-
-
-def kills(brief: bool) -> list[Figure]:
-    """SIGKILL of the process that routes and delivers, under 300 changes/s, with a standby beside it."""
-    count = 5 if brief else 20
-    with attached() as deployment:
-        add_receivers(deployment, 10)
-        items = add_items(deployment, 200)
-        serving, standby = serve(deployment), serve(deployment)
-        gaps = []
-        with Writer(deployment, items, 300):
-            for _ in range(count):
-                wait_for_flow(deployment)
-                killed_at = time.time()
-                serving.kill()
-                gaps.append(_gap_s(deployment, killed_at))
-                serving, standby = standby, serve(deployment)
-        log = finished(deployment, serving, standby)
-        figures = judged("kills", deployment, log, duplicates_max=count * UNSETTLED_MAX)
-    return [
-        Figure("kills: gap seen by receivers, p95", percentile(gaps, 0.95), "s", 2),
-        Figure("kills: gap seen by receivers, largest", max(gaps), "s"),
-        *figures,
-    ]
-
-
-def freeze(brief: bool) -> list[Figure]:
-    """SIGSTOP of the process that routes and delivers, for 60 s under load, then SIGCONT; a standby takes over."""
-    frozen_s = 30 if brief else 60
-    with attached() as deployment:
-        add_receivers(deployment, 10)
-        items = add_items(deployment, 200)
-        serving, standby = serve(deployment), serve(deployment)
-        with Writer(deployment, items, 100):
-            wait_for_flow(deployment)
-            frozen_at = time.time()
-            tree = _tree(serving.pid)
-            for pid in tree:
-                os.kill(pid, signal.SIGSTOP)
-            gap = _gap_s(deployment, frozen_at, within_s=frozen_s)
-            time.sleep(max(0, frozen_at + frozen_s - time.time()))
-            for pid in tree:
-                os.kill(pid, signal.SIGCONT)
-            time.sleep(5)
-            wait_for_flow(deployment)
-        log = finished(deployment, serving, standby)
-        figures = judged("freeze", deployment, log, duplicates_max=UNSETTLED_MAX)
-    return [Figure("freeze: gap seen by receivers", gap, "s", 20), *figures]
+SOON_AGAIN = [0] + [1] * 19
+"""A retry schedule in seconds: whoever is well again is tried again at once."""
+DRIBBLERS = 500
 
 
 def hanging(brief: bool) -> list[Figure]:
     """5 % of 100 receivers hang until the deadline; the others' latency against the one before."""
-    seconds = 15 if brief else 45
+    seconds = 10 if brief else 45
     with attached() as deployment:
         quiet = add_receivers(deployment, 95)
-        hung = add_receivers(deployment, 5, uri=deployment.receiver.uri("/hang"), active=False)
+        # Few enough failures that most of the time no breaker is open: it would spare us what hangs.
+        settings = {"active": False, "timeout_seconds": 8, "retry_schedule": SOON_AGAIN}
+        hung = add_receivers(deployment, 5, uri=deployment.receiver.uri("/switch/hanging"), **settings)
+        deployment.receiver.switch("hang", "hanging")
         items = add_items(deployment, 100)
         serving = serve(deployment)
-        with Writer(deployment, items, 6):
+        with Writer(deployment, items, 4):
             wait_for_flow(deployment)
             time.sleep(2)
             begun = time.time()
             time.sleep(seconds)
             turned = time.time()
-            deployment.rows("UPDATE clarion.receivers SET active = true WHERE id = ANY (%s) RETURNING id", sorted(hung))
+            _activate(deployment, hung)
             time.sleep(seconds)
             ended = time.time()
-        deployment.wait_for_row(
-            "SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox) "
-            "AND NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))",
-            sorted(quiet),
-        )
-        serving.stop()
-        log = deployment.receiver.received()
+        # Well again, so that everything has an end that can be judged.
+        deployment.receiver.switch(200, "hanging")
+        log = finished(deployment, serving)
         compared = compare("hanging: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
-        committed = {
-            receiver: items_ for receiver, items_ in committed_by_receiver(deployment).items() if receiver in quiet
-        }
-        log = [request for request in log if request.path != "/hang"]
-        figures = judged("hanging", deployment, log, committed=committed)
-    return [*compared, *figures]
+        hung_count = sum(request.status is None for request in log)
+        figures = judged("hanging", deployment, log)
+    return [*compared, Figure("hanging: requests that hung", hung_count, "", len(hung), "at least"), *figures]
+
+
+def dribbling(brief: bool) -> list[Figure]:
+    """500 receivers send a byte of their answer now and then, to the deadline; the others' latency against the one before."""
+    seconds = 10 if brief else 60
+    with attached() as deployment, another_receiver(deployment) as slow:
+        slow.switch("dribble", "dribbling")
+        healthy = add_receivers(deployment, 20, organisation="healthy")
+        dribblers: list[int] = []
+        for place in range(DRIBBLERS):
+            dribblers += add_receivers(
+                deployment,
+                1,
+                uri=slow.uri("/switch/dribbling"),
+                organisation="dribbling",
+                active=False,
+                concurrency=1,
+                # So that they do not open their next connections all at once.
+                timeout_seconds=5 + place % 10,
+                retry_schedule=SOON_AGAIN,
+            )
+        items = add_items(deployment, 100, "healthy")
+        add_items(deployment, 2, "dribbling")
+        serving = serve(deployment)
+        with Writer(deployment, items, 15):
+            wait_for_flow(deployment)
+            time.sleep(2)
+            begun = time.time()
+            time.sleep(seconds)
+            turned = time.time()
+            for first in range(0, DRIBBLERS, 25):
+                _activate(deployment, dribblers[first : first + 25])
+                time.sleep(0.25)
+            slow.wait_until(lambda count: count >= DRIBBLERS, timeout_s=30)
+            all_dribble = time.time()
+            time.sleep(seconds)
+            ended = time.time()
+        slow.switch(200, "dribbling")
+        log = finished(deployment, serving) + slow.received()
+        name = "dribbling: healthy receivers"
+        compared = compare(name, deployment, log, healthy, (begun, turned), (all_dribble, ended))
+        onset = latencies_ms(deployment, log, receivers=healthy, since=turned, until=all_dribble)
+        figures = judged("dribbling", deployment, log)
+        ((timed_out, longest),) = deployment.rows(
+            "SELECT count(*), max(duration_ms) FROM clarion.attempts WHERE outcome = 'TIMED_OUT'"
+        )
+    return [
+        *compared,
+        Figure(f"{name}: p99 while {DRIBBLERS} connections open ({len(onset):,})", percentile(onset, 0.99), "ms"),
+        Figure("dribbling: requests cut off at their deadline", timed_out, "", DRIBBLERS, "at least"),
+        Figure("dribbling: longest request, of deadlines up to 14 s", longest / 1000, "s", 14 * 1.05),
+        *figures,
+    ]
 
 
 def bulk(brief: bool) -> list[Figure]:
@@ -176,7 +186,7 @@ def returning(brief: bool) -> list[Figure]:
     """A backlog for a receiver that comes back, limited to 2,000 a second; its rate, and another's latency."""
     rows, limit = (20_000, 2_000) if brief else (100_000, 2_000)
     with attached() as deployment:
-        returned = add_receivers(deployment, 1, active=False, rate_limit_per_second=limit, organisation="away")
+        (returned,) = add_receivers(deployment, 1, active=False, rate_limit_per_second=limit, organisation="away")
         quiet = add_receivers(deployment, 3, organisation="quiet")
         items = add_items(deployment, 100, "quiet")
         serving = serve(deployment)
@@ -187,27 +197,27 @@ def returning(brief: bool) -> list[Figure]:
             begun = time.time()
             time.sleep(10)
             turned = time.time()
-            deployment.rows(
-                "UPDATE clarion.receivers SET active = true WHERE id = ANY (%s) RETURNING id", list(returned)
-            )
+            _activate(deployment, [returned])
             deployment.wait_for_row(
-                "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = ANY (%s))",
-                list(returned),
-                timeout_s=300,
+                "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = %s)", returned, timeout_s=300
             )
             ended = time.time()
         log = finished(deployment, serving)
         compared = compare("returning: quiet receivers", deployment, log, quiet, (begun, turned), (turned, ended))
         owners = receiver_of(deployment)
-        drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] in returned)
+        drained = sorted(request.at for request in log if owners[request.json()["subscription_id"]] == returned)
+        ((concurrency, answer_ms),) = deployment.rows(
+            """SELECT r.concurrency, avg(a.duration_ms)::float8 FROM clarion.attempts a JOIN clarion.events e USING (event_id, round)
+               JOIN clarion.receivers r ON r.id = e.receiver_id WHERE r.id = %s GROUP BY 1""",
+            returned,
+        )
         figures = judged("returning", deployment, log)
+    rate = len(drained) / (drained[-1] - drained[0])
+    # Durations are whole milliseconds.
+    possible = min(limit, concurrency * 1000 / max(answer_ms, 0.5))
     return [
-        Figure(
-            "returning: rate of the drain against its limit",
-            len(drained) / (drained[-1] - drained[0]) / limit,
-            "of limit",
-            1.05,
-        ),
+        Figure("returning: rate of the drain against its limit", rate / limit, "of limit", 1.05),
+        Figure(f"returning: rate of the drain against {possible:.0f}/s", rate / possible, "", 0.5, "at least"),
         *compared,
         *figures,
     ]
@@ -215,23 +225,30 @@ def returning(brief: bool) -> list[Figure]:
 
 def cold(brief: bool) -> list[Figure]:
     """A worker starts on a million due rows of 50 receivers: its first request, and its memory."""
-    rows = 200_000 if brief else 1_000_000
+    rows, enough = (200_000, 50_000) if brief else (1_000_000, 100_000)
     with attached() as deployment:
-        add_receivers(deployment, 50)
+        receivers = sorted(add_receivers(deployment, 50))
         _plant(deployment, rows)
         begun = time.time()
         serving = deployment.serve("--role", "delivery")
         first = deployment.receiver.wait_for(1)[0]
         # The largest memory is reached while it works, not before the first request.
-        deployment.receiver.wait_until(lambda count: count >= 100_000, timeout_s=120)
+        deployment.receiver.wait_until(lambda count: count >= enough, timeout_s=120)
         took = time.time() - begun
         count = deployment.receiver.count()
-        memory = max(_peak_mb(pid) for pid in _tree(serving.pid))
+        memory = max(_peak_mb(pid) for pid in tree_of(serving.pid))
         serving.stop()
+        log = deployment.receiver.received()
+        planted = {
+            receiver: {str(item): 1 for item in range(1, rows + 1) if item % len(receivers) == place}
+            for place, receiver in enumerate(receivers)
+        }
+        verdict = deployment.judge(planted, log, chained=False)
     return [
         Figure(f"cold: first request after the start, {rows:,} rows due", first.at - begun, "s", 3),
         Figure("cold: largest process's peak memory", memory, "MB", 300),
         Figure("cold: deliveries per second from the start on", count / took, "1/s"),
+        *figures_of("cold", verdict, open_events=rows - len({request.message_id for request in log})),
     ]
 
 
@@ -254,7 +271,7 @@ def contended(brief: bool) -> list[Figure]:
 
 def horizon(brief: bool) -> list[Figure]:
     """A transaction holds the xmin horizon while 300 changes/s go on; latency at its end against its begin."""
-    seconds = 60 if brief else 600
+    seconds = 30 if brief else 600
     with attached() as deployment:
         quiet = add_receivers(deployment, 3)
         items = add_items(deployment, 500)
@@ -286,24 +303,24 @@ def horizon(brief: bool) -> list[Figure]:
 
 
 PROOFS: dict[str, Proof] = {
-    proof.__name__: proof for proof in (kills, freeze, hanging, bulk, tenants, returning, cold, contended, horizon)
+    "kills": kills,
+    "freezes": freezes,
+    "hanging": hanging,
+    "dribbling": dribbling,
+    "bulk": bulk,
+    "tenants": tenants,
+    "returning": returning,
+    "cold": cold,
+    "contended": contended,
+    "horizon": horizon,
 }
 
 
 # ---------------------------------------------------------------- what they share
 
 
-def _gap_s(deployment: Deployment, since: float, within_s: float = 30) -> float:
-    """The longest time without a request from shortly before `since` until requests flow again."""
-    deadline = time.time() + within_s
-    while time.time() < deadline:
-        arrived = [request.at for request in deployment.receiver.received() if request.at >= since - 0.5]
-        after = [at for at in arrived if at > since + 0.05]
-        # Flowing again: a good second's worth after the longest pause.
-        if len(after) >= 50 and time.time() - after[0] > 1:
-            return max(later - earlier for earlier, later in itertools.pairwise(arrived))
-        time.sleep(0.1)
-    return float("nan")
+def _activate(deployment: Deployment, receivers: Collection[int]) -> None:
+    deployment.connection.execute("UPDATE clarion.receivers SET active = true WHERE id = ANY (%s)", (list(receivers),))
 
 
 def _contend(deployment: Deployment, seed: int, items: Sequence[int], until: float) -> None:
@@ -325,10 +342,11 @@ def _plant(deployment: Deployment, rows: int) -> None:
     with deployment.connection.transaction():
         deployment.connection.execute(
             """INSERT INTO clarion.ledger (position, organisation_id, change_id, outbox_id, recorded_at, occurred_at, captured_at, xid,
-                                           action, resource, object_id, link, salt, new)
+                                           action, resource, object_id, link, salt, new, first_event_id, events_count)
                SELECT base.position + n, o.id, base.position + n, n, now(), now(), now(), pg_current_xact_id(), 'c', 'ITEMS',
-                      n::text, sha256('planted'), '\\x00', '{"id":' || n || ',"version":1,"note":"a row of a usual length, more or less"}'
-               FROM generate_series(1, %s) n, (SELECT position FROM clarion.counters) AS base,
+                      n::text, sha256('planted'), '\\x00', '{"id":' || n || ',"version":1,"note":"a row of a usual length, more or less"}',
+                      base.event_id + n, 1
+               FROM generate_series(1, %s) n, (SELECT position, event_id FROM clarion.counters) AS base,
                     (SELECT id FROM clarion.organisations WHERE name = 'default') AS o""",
             (rows,),
         )
@@ -347,15 +365,6 @@ def _plant(deployment: Deployment, rows: int) -> None:
             (rows, rows, rows),
         )
     deployment.connection.execute("ANALYZE clarion.queue, clarion.ledger")
-
-
-def _tree(pid: int) -> list[int]:
-    """The process and all that descend from it."""
-    parents = parents_of_all()
-    tree = [pid]
-    for member in tree:
-        tree += [child for child, parent in parents.items() if parent == member]
-    return tree
 
 
 def _peak_mb(pid: int) -> float:

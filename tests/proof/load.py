@@ -90,7 +90,7 @@ def latencies_ms(
     since: float = 0,
     until: float = 1e18,
 ) -> list[float]:
-    """Milliseconds from the trigger's clock to the receiver's, first arrivals only.
+    """Milliseconds from the trigger's clock to the receiver's, of each change at each receiver when it first arrived there.
 
     Counted are changes that were captured from `since` to `until` (Unix seconds), at these receivers.
     """
@@ -105,14 +105,14 @@ def latencies_ms(
             "SELECT organisation_id, change_id, extract(epoch FROM captured_at)::float8 FROM clarion.ledger"
         )
     }
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     result = []
     for request in requests:
-        if request.message_id in seen:
-            continue
-        seen.add(request.message_id)
         body: dict[str, Any] = orjson.loads(request.body)
         receiver, organisation = owners[body["subscription_id"]]
+        if (receiver, body["change_id"]) in seen:
+            continue
+        seen.add((receiver, body["change_id"]))
         at = captured[(organisation, body["change_id"])]
         if receiver in wanted and since <= at <= until:
             result.append((request.at - at) * 1000)

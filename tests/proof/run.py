@@ -74,7 +74,7 @@ def judged(
     return figures_of(name, verdict, duplicates_max=duplicates_max)
 
 
-def figures_of(name: str, verdict: Verdict, *, duplicates_max: int, open_events: int = 0) -> list[Figure]:
+def figures_of(name: str, verdict: Verdict, *, duplicates_max: int = 0, open_events: int = 0) -> list[Figure]:
     """A figure for each of the verdict's counts; `open_events` is what was left to be done on purpose."""
     nothing = {
         "lost": verdict.lost,
