@@ -96,6 +96,20 @@ async def test_what_may_not_be_sent_any_more_when_it_is_written_never_leaves(pos
     assert int((await post(receivers.uri("/visits?path=/status"))).response_body) == before
 
 
+async def test_a_process_that_was_frozen_between_two_requests_of_a_turn_sends_no_more_of_them(
+    post: Post, receivers: Receivers
+) -> None:
+    two = (21, 22)
+    for receiver_id in two:
+        await post(receivers.uri("/status?code=200"), receiver_id=receiver_id)
+    asked = iter((True, False))
+    post.sender.send_while(lambda: next(asked))
+    # Their connections are open: both are written in one turn of the event loop.
+    begun = [post.begin(receivers.uri("/status?code=200"), receiver_id=receiver_id) for receiver_id in two]
+    attempts = await asyncio.gather(*begun)
+    assert [attempt.outcome for attempt in attempts] == [Outcome.SUCCEEDED, Outcome.OVERLOADED]
+
+
 @pytest.mark.parametrize("path", ["/twice", "/twice?reset=1"])
 async def test_a_second_answer_is_not_the_next_ones(post: Post, receivers: Receivers, path: str) -> None:
     """Whether the next request waits already, or comes as soon as the first one is answered."""

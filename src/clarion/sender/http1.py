@@ -50,7 +50,7 @@ class Shared:
     Requests are written together, once the loop has handled all that came in. A receiver that is woken for the first of
     them finds the others when it looks; one write at a time would wake it for each, and the waking is what costs most.
     Before that the loop reads once more: what came behind an answer must not be taken for the answer to the next request.
-    `call_soon` is the event loop's; `may_write` is asked at the last moment.
+    `call_soon` is the event loop's; `may_write` is asked at the last moment, for each.
     """
 
     def __init__(self, read_buffer_bytes: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
@@ -71,11 +71,11 @@ class Shared:
         self._call_soon(partial(self._write, begun))
 
     def _write(self, begun: list[Http1Connection]) -> None:
-        if self.may_write():
-            for connection in begun:
+        # Each is asked about: writing them all takes a millisecond, in which the process may be frozen.
+        for connection in begun:
+            if self.may_write():
                 connection.write()
-        else:
-            for connection in begun:
+            else:
                 connection.withdraw()
 
 
