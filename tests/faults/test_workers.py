@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import psycopg
@@ -43,14 +45,17 @@ class Load:
         self._deployment = deployment
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write)
-        self.versions: Counter[int] = Counter()
+        self._written: Counter[int] = Counter()
+        self._rounds = 0
 
     def __enter__(self) -> Self:
         deployment = self._deployment
         deployment.attach()
-        deployment.register_several(RECEIVERS, concurrency=CONCURRENCY)
+        deployment.receiver.switch(200, "load")
+        uri = deployment.receiver.uri("/switch/load")
+        deployment.register_several(RECEIVERS, uri, concurrency=CONCURRENCY)
         deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
-        self.versions.update(range(1, ITEMS + 1))
+        self._rounds = 1
         self._thread.start()
         return self
 
@@ -64,7 +69,22 @@ class Load:
             while not self._stop.wait(0.03):
                 item = item % ITEMS + 1
                 connection.execute("UPDATE items SET version = version + 1 WHERE id = %s", (item,))
-                self.versions[item] += 1
+                self._written[item] += 1
+
+    @property
+    def versions(self) -> dict[int, int]:
+        """What the rows have come to."""
+        return {item: self._rounds + self._written[item] for item in range(1, ITEMS + 1)}
+
+    @contextmanager
+    def overwhelmed(self) -> Iterator[None]:
+        """In the block each worker has as much under way as it may, of which nothing is answered yet, and more to be sent."""
+        self._deployment.receiver.switch("slow", "load")
+        self._deployment.connection.execute("UPDATE items SET version = version + 1")
+        self._rounds += 1
+        more(self._deployment, RECEIVERS * CONCURRENCY)
+        yield
+        self._deployment.receiver.switch(200, "load")
 
 
 def wait_for_shares(deployment: Deployment, workers: int) -> None:
@@ -89,7 +109,7 @@ def test_workers_share_evenly_and_one_that_joins_or_leaves_causes_no_duplicate(d
         more(deployment)
     deployment.wait_until_settled()
     first.stop()
-    deployment.check(committed_versions=dict(load.versions), duplicates_max=0)
+    deployment.check(committed_versions=load.versions, duplicates_max=0)
 
 
 def test_workers_that_lose_their_sessions_together_settle_what_they_hold_and_send_nothing_again(
@@ -111,7 +131,7 @@ def test_workers_that_lose_their_sessions_together_settle_what_they_hold_and_sen
     ((taken_over,),) = deployment.rows("SELECT count(*) FROM clarion.workers WHERE ended_at IS NOT NULL")
     serve.stop()
     print(f"taken over: {taken_over}")
-    deployment.check(committed_versions=dict(load.versions), duplicates_max=taken_over * UNSETTLED_MAX)
+    deployment.check(committed_versions=load.versions, duplicates_max=taken_over * UNSETTLED_MAX)
 
 
 def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_flight(deployment: Deployment) -> None:
@@ -132,7 +152,7 @@ def test_a_killed_worker_of_three_loses_nothing_and_doubles_only_what_was_in_fli
             more(deployment)
     deployment.wait_until_settled()
     serve.stop()
-    deployment.check(committed_versions=dict(load.versions), duplicates_max=2 * UNSETTLED_MAX)
+    deployment.check(committed_versions=load.versions, duplicates_max=2 * UNSETTLED_MAX)
 
 
 def pauses_since(deployment: Deployment, moment: float) -> list[float]:
@@ -150,7 +170,8 @@ def test_a_frozen_worker_of_three_is_taken_over_and_does_nothing_when_it_wakes_b
         wait_for_shares(deployment, 3)
         more(deployment)
         frozen = children_of(second.pid)[0]
-        os.kill(frozen, signal.SIGSTOP)
+        with load.overwhelmed():
+            os.kill(frozen, signal.SIGSTOP)
         frozen_at = time.time()
         # Those of the others go on all the while; its own wait until its lease is over for certain.
         more(deployment)
@@ -173,7 +194,7 @@ def test_a_frozen_worker_of_three_is_taken_over_and_does_nothing_when_it_wakes_b
     assert min(pauses) < LEASE.lease_s < max(pauses) <= TAKE_OVER_S
     # Twice came only what was under way when it froze, and that before it woke.
     seen: set[str] = set()
-    for request in deployment.check(committed_versions=dict(load.versions), duplicates_max=UNSETTLED_MAX):
+    for request in deployment.check(committed_versions=load.versions, duplicates_max=UNSETTLED_MAX):
         assert request.message_id not in seen or request.at < woken_at
         seen.add(request.message_id)
     ((live,),) = deployment.rows("SELECT count(*) FROM clarion.workers WHERE ended_at IS NULL")
@@ -204,7 +225,7 @@ def test_a_frozen_router_is_taken_over_and_stands_by_when_it_wakes(deployment: D
     delivery.stop()
     pauses = pauses_since(deployment, frozen_at)
     assert 1 < min(pauses) <= max(pauses) <= TAKE_OVER_S, pauses
-    deployment.check(committed_versions=dict(load.versions), duplicates_max=0)
+    deployment.check(committed_versions=load.versions, duplicates_max=0)
 
 
 def test_requests_under_way_at_a_sigterm_are_finished_and_settled_and_not_sent_again_by_who_goes_on(

@@ -251,7 +251,7 @@ class Deployment:
         versions = {str(item): version for item, version in committed_versions.items()}
         verdict = self.judge(dict.fromkeys(self.secrets, versions), received)
         assert verdict.expected > 0
-        assert verdict.faults() == {}
-        assert verdict.duplicates <= duplicates_max
-        assert verdict.unrecorded == verdict.duplicates, "a request whose outcome was lost was not made again"
+        assert not verdict.faults(), verdict
+        assert verdict.duplicates <= duplicates_max, verdict
+        assert verdict.unrecorded == verdict.duplicates, f"not made again though its outcome was lost: {verdict}"
         return received

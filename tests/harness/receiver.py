@@ -100,7 +100,7 @@ class ReceiverProcess:
         """The address to register."""
         return f"https://{self.host}:{self.port}{path}"
 
-    def switch(self, behaviour: int | Literal["hang", "dribble"], name: str = "") -> None:
+    def switch(self, behaviour: int | Literal["hang", "dribble", "slow"], name: str = "") -> None:
         """What `/switch/NAME` (without a name: `/switch`) does from now on: answer with that status, or as the path of that name."""
         switch = self._switch / (name or "switch")
         fresh = switch.with_suffix(".new")
@@ -188,7 +188,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._transport is not None
         behaviour = self._behaviour()
-        status = int(behaviour) if behaviour.isdigit() else None
+        status = int(behaviour) if behaviour.isdigit() else 200 if behaviour == "slow" else None
         body = bytes(self._body).decode("latin-1")
         os.write(
             self._log,
@@ -208,21 +208,21 @@ class _Connection(asyncio.Protocol):
             content = orjson.dumps(headers)
             mirrored = "".join(f"x-your-{name}: {value}\r\n" for name, value in headers.items()).encode()
             answer = b"HTTP/1.1 200 X\r\n%bcontent-length: %d\r\n\r\n%b" % (mirrored, len(content), content)
-        if path.startswith("/slow"):
-            seconds = float(path.removeprefix("/slow").removeprefix("/") or 0.5)
+        if behaviour == "slow":
+            seconds = float(path.removeprefix("/slow/")) if path.startswith("/slow/") else 0.5
             asyncio.get_running_loop().call_later(seconds, self._transport.write, answer)
         else:
             self._transport.write(answer)
 
     def _behaviour(self) -> str:
-        """A status, or `hang`, `dribble`, `close`."""
+        """A status, or `slow`, `hang`, `dribble`, `close`."""
         _, first, *rest = self._path.split("/")
         match first:
             case "switch":
                 return (self._switch / (rest[0] if rest else "switch")).read_text()
             case "status":
                 return rest[0]
-            case "hang" | "dribble" | "close":
+            case "slow" | "hang" | "dribble" | "close":
                 return first
             case _:
                 return "200"

@@ -93,11 +93,26 @@ class Cluster:
         owners = receiver_of(self._deployment)
         if "router" in self._roles:
             return frozenset(owners.values())
-        log = self._deployment.receiver.received()
-        served = (r for r in log if time.time() - 2 < r.at and r.source == self.pair[0].source)
-        receivers = frozenset(owners[request.json()["subscription_id"]] for request in served)
+        last = {owners[r.json()["subscription_id"]]: r.source for r in self._deployment.receiver.received()[-2000:]}
+        receivers = frozenset(receiver for receiver, source in last.items() if source == self.pair[0].source)
         assert receivers, "the worker that is struck sends nothing"
         return receivers
+
+    @contextmanager
+    def overwhelmed(self) -> Iterator[None]:
+        """In the block every item has just changed.
+
+        Those who deliver have as much under way as they may, of which nothing is answered yet, and much more to be sent: whoever
+        is struck is not just writing a request, and would have a lot to send if it went on where it was.
+        """
+        receiver = self._deployment.receiver
+        if "delivery" in self._roles:
+            receiver.switch("slow", "outages")
+        count = receiver.count()
+        self._deployment.connection.execute("UPDATE items SET version = version + 1")
+        receiver.wait_until(lambda now: now >= count + CONCURRENCY_SUM)
+        yield
+        receiver.switch(200, "outages")
 
 
 def kills(brief: bool) -> list[Figure]:
@@ -112,7 +127,8 @@ def kills(brief: bool) -> list[Figure]:
                 for _ in range(per_kind):
                     cluster.wait_until_steady()
                     affected, struck = cluster.affected(), cluster.pair[0]
-                    struck.process.signal(signal.SIGKILL)
+                    with cluster.overwhelmed():
+                        struck.process.signal(signal.SIGKILL)
                     outages.append(Outage(kind, struck.source, time.time(), float("inf"), affected))
                     struck.process.kill()
                     _wait_until_served(deployment, outages[-1])
@@ -176,8 +192,9 @@ def _freeze(deployment: Deployment, cluster: Cluster, frozen_s: float) -> Outage
     """The first of the pair stands still for so long, and is awake and at work again at the end."""
     affected, struck = cluster.affected(), cluster.pair[0]
     processes = tree_of(struck.process.pid)
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
+    with cluster.overwhelmed():
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
     at = time.time()
     _wait_until_served(deployment, Outage(cluster.kind, struck.source, at, float("inf"), affected), frozen_s)
     time.sleep(max(0, at + frozen_s - time.time()))
@@ -197,7 +214,9 @@ def _freeze(deployment: Deployment, cluster: Cluster, frozen_s: float) -> Outage
 @contextmanager
 def _loaded(per_second: float) -> Iterator[tuple[Deployment, Callable[[], Writer]]]:
     with attached() as deployment:
-        add_receivers(deployment, RECEIVERS, concurrency=CONCURRENCY)
+        deployment.receiver.switch(200, "outages")
+        uri = deployment.receiver.uri("/switch/outages")
+        add_receivers(deployment, RECEIVERS, uri=uri, concurrency=CONCURRENCY)
         items = add_items(deployment, 200)
         yield deployment, lambda: Writer(deployment, items, per_second)
 
