@@ -194,7 +194,7 @@ def test_a_frozen_worker_of_three_is_taken_over_and_does_nothing_when_it_wakes_b
     assert min(pauses) < LEASE.lease_s < max(pauses) <= TAKE_OVER_S
     # Twice came only what was under way when it froze, and that before it woke.
     seen: set[str] = set()
-    for request in deployment.check(committed_versions=load.versions, duplicates_max=UNSETTLED_MAX):
+    for request in deployment.check(committed_versions=load.versions, duplicates_max=RECEIVERS * CONCURRENCY):
         assert request.message_id not in seen or request.at < woken_at
         seen.add(request.message_id)
     ((live,),) = deployment.rows("SELECT count(*) FROM clarion.workers WHERE ended_at IS NULL")

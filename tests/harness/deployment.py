@@ -62,7 +62,7 @@ class Deployment:
         """Attach tables; without arguments the table `items`."""
         attach(self.connection, attachments or [Attachment(resource="ITEMS", table="items")])
 
-    def register(self, uri: str | None = None, *, organisation: object = "default", **columns: object) -> int:
+    def register(self, uri: str | None = None, *, organisation: str = "default", **columns: object) -> int:
         """A receiver's id, with a secret of its own; the organisation is made if it is not there."""
         self.connection.execute(
             "INSERT INTO clarion.organisations (name) VALUES (%s) ON CONFLICT DO NOTHING", (organisation,)
@@ -134,7 +134,9 @@ class Deployment:
             )
         ]
 
-    def register_several(self, count: int, uri: str | None = None, **columns: object) -> list[int]:
+    def register_several(
+        self, count: int, uri: str | None = None, *, organisation: str = "default", **columns: object
+    ) -> list[int]:
         """Receivers of ITEMS, subscribed to every action; some of them twice or three times to updates. Their ids.
 
         Each of an object's events waits for the one before, whichever subscriptions of a receiver the two belong to.
@@ -142,7 +144,7 @@ class Deployment:
         """
         receivers = []
         for place in range(count):
-            receivers.append(self.register(uri, **columns))
+            receivers.append(self.register(uri, organisation=organisation, **columns))
             self.subscribe(receivers[-1])
             for _ in range(FURTHER_SUBSCRIPTIONS[place % len(FURTHER_SUBSCRIPTIONS)]):
                 self.subscribe(receivers[-1], actions=["UPDATE"])

@@ -271,7 +271,7 @@ def contended(brief: bool) -> list[Figure]:
 
 def horizon(brief: bool) -> list[Figure]:
     """A transaction holds the xmin horizon while 300 changes/s go on; latency at its end against its begin."""
-    seconds = 30 if brief else 600
+    seconds = 20 if brief else 600
     with attached() as deployment:
         quiet = add_receivers(deployment, 3)
         items = add_items(deployment, 500)

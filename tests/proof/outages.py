@@ -119,7 +119,7 @@ def kills(brief: bool) -> list[Figure]:
     """SIGKILL of a router, of a worker and of a process that is both, under load, another of the kind beside it."""
     per_kind = 2 if brief else 7
     outages: list[Outage] = []
-    with _loaded(per_second=120) as (deployment, load):
+    with _loaded(per_second=80) as (deployment, load):
         numbers = itertools.count(1)
         for kind in KINDS:
             cluster = Cluster(deployment, kind, numbers)
