@@ -117,8 +117,7 @@ def test_a_server_that_stands_still_for_longer_than_leases_last_makes_no_duplica
         prepare_database(database)
         with Deployment(database, tmp_path, clarion_process) as deployment:
             deployment.attach()
-            for _ in range(8):
-                deployment.subscribe(deployment.register(rate_limit_per_second=30))
+            deployment.register_several(8, rate_limit_per_second=30)
             deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
             serve = deployment.serve("--workers", "2", CLARION_DATABASE_URL="")
             deployment.wait_for_row("SELECT FROM clarion.shards GROUP BY worker_id HAVING count(*) = 32")

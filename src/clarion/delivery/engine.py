@@ -551,10 +551,13 @@ class Engine:
 
     def _refill(self, receiver: Receiver) -> None:
         """Ask for more where a good part of the window is free; give up what is in memory for nothing."""
+        stalled = receiver.is_stalled()
+        if not stalled and (receiver.loading or not receiver.overflowing):
+            return  # nearly always
         if receiver.stale or receiver.leaving:
             return
         window, room = self._memory.window_of(receiver), self._memory.room_of(receiver)
-        if room < -window and receiver.is_stalled() and receiver.forgettable() > window:
+        if room < -window and stalled and receiver.forgettable() > window:
             self._read_anew(receiver)
         elif receiver.overflowing and not receiver.loading and room * 2 >= window:
             receiver.loading = True

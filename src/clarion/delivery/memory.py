@@ -41,7 +41,8 @@ class Memory:
 
     def room_of(self, receiver: Receiver) -> int:
         """How many further events of it may be loaded; less than 0 if its window has shrunk."""
-        return self.window_of(receiver) - len(receiver.events) + min(len(receiver.blocked), self._blocked_max)
+        room = self.window_of(receiver) - len(receiver.events)
+        return room + min(len(receiver.blocked), self._blocked_max) if receiver.blocked else room
 
     def moved(self, events_count: int, receivers: Collection[Receiver]) -> None:
         """So many events are being loaded, or forgotten."""

@@ -28,6 +28,7 @@ class Receiver:
     """
 
     __slots__ = (
+        "_inactive_since",
         "blocked",
         "breaker",
         "ended_ahead",
@@ -57,6 +58,7 @@ class Receiver:
     def __init__(self, receiver_id: int, settings: ReceiverSettings | None, random: Random) -> None:
         self.receiver_id = receiver_id
         self.settings: ReceiverSettings | None = None
+        self._inactive_since: datetime | None = None
         self.unordered = _unordered(settings)
         self.breaker = Breaker(random)
         self.health = Health()
@@ -102,6 +104,7 @@ class Receiver:
             self.breaker.close_slowly()
             self.health.clear()
         self.settings = settings
+        self._inactive_since = settings.inactive_since if settings else None
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
             self.limit = None
@@ -200,16 +203,15 @@ class Receiver:
 
     def expiry(self, event: Event, subscriptions: Mapping[int, int | None]) -> tuple[datetime, Reason] | None:
         """When the event ends unsent, and why: by its subscription's seconds, or because it is held; None: it does not."""
-        if event.round > 0:  # somebody asked for it, however old it is
+        seconds, since = subscriptions.get(event.subscription_id), self._inactive_since
+        if (
+            seconds is None and since is None
+        ) or event.round > 0:  # a later round: somebody asked for it, however old it is
             return None
-        recorded_at, seconds, settings = (
-            event.change.recorded_at,
-            subscriptions.get(event.subscription_id),
-            self.settings,
-        )
+        recorded_at = event.change.recorded_at
         ends = None if seconds is None else (recorded_at + timedelta(seconds=seconds), Reason.EXPIRED)
-        if settings is not None and settings.inactive_since is not None:
-            hold_ends = max(settings.inactive_since, recorded_at) + HOLD_MAX
+        if since is not None:
+            hold_ends = max(since, recorded_at) + HOLD_MAX
             if ends is None or hold_ends < ends[0]:
                 return hold_ends, Reason.HELD_TOO_LONG
         return ends
