@@ -358,10 +358,10 @@ class Oracle:
                 continue
             heads.add(lane)
             worker = owners.get(shard_of(row.receiver_id))
-            if worker is None or (row.due_at is not None and row.due_at > steady):
-                continue
-            view = self._views.get(worker.worker_id)
+            view = self._views.get(worker.worker_id) if worker is not None else None
             if view is None or self._held(view, row, now):
+                continue
+            if row.due_at is not None and row.due_at > steady and not self._is_overdue(view, row, now):
                 continue
             key = (row.queue_id, row.attempts_count)
             stalled[key] = self._stalled.get(key, now.monotonic_ns)
@@ -373,6 +373,11 @@ class Oracle:
                     f" for {(now.monotonic_ns - since_ns) / SECOND_NS:.0f} s and was not"
                 )
         self._stalled = stalled
+
+    def _is_overdue(self, view: View, row: Row, now: Now) -> bool:
+        """Whether the row should have ended, whenever its next attempt is due."""
+        expires_at = self._expires_at(view, row)
+        return not self._jumpy and expires_at is not None and expires_at < now.wall
 
     def _held(self, view: View, row: Row, now: Now) -> bool:
         """Whether there is a reason why the row is not sent now."""
