@@ -56,7 +56,7 @@ def test_two_hundred_hanging_receivers_leave_a_healthy_one_flowing(concurrency: 
 @pytest.mark.parametrize("never_answered", [False, True])
 def test_many_that_hang_at_the_same_moment_leave_a_healthy_one_flowing(never_answered: bool) -> None:
     """Each has answered before, or there are more of them than requests may be under way."""
-    hanging = range(2, 2 + (700 if never_answered else 150))
+    hanging = range(2, 2 + (540 if never_answered else 150))
     receivers = {n: ReceiverSettings(n, concurrency=4, retry_schedule_s=(0, 5)) for n in (1, *hanging)}
     w = World(Engine(Dice(1), window=100, in_flight_max=IN_FLIGHT_MAX), receivers, {1: None})
     w.configure()
