@@ -30,7 +30,7 @@ STOP_DEADLINE_S = 35.0
 _RESTART_FIRST_S, _RESTART_MAX_S = 0.1, 5.0
 """A part that had been healthy is started again at once; these are the waits after further deaths."""
 _HEALTHY_AFTER_NS = 10_000_000_000
-_SPARE_AFTER_S = 2.0
+_SPARE_AFTER_S = 5.0
 """How long after everything is ready a spare is started, so that it takes no CPU from what has to be caught up with."""
 _FINAL_EXIT_CODES = (2, 3)
 _LOOK_AT_SERVER_EVERY_S = 0.5
