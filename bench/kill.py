@@ -23,7 +23,7 @@ from harness.process import ClarionProcess
 from harness.receiver import Received
 
 BETWEEN_KILLS_S = 12.0
-WARM_UP_S = 3.0
+WARM_UP_S = 8.0
 
 
 def kill_under_load(at: Rig, serve: ClarionProcess, rate: float, kills: int) -> list[float]:
