@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from clarion.core.errors import StoreUnavailable
 from clarion.database.address import DatabaseAddress
 from clarion.database.pool import close, connect, plan_once
 from clarion.routing.scan import HiddenRows
-from clarion.routing.store import Look, RouterStore
+from clarion.routing.store import Look, RouterStore, RouterWatch
 
 pytestmark = pytest.mark.data_path
 
@@ -141,3 +142,14 @@ async def test_whoever_has_drawn_an_id_is_among_the_running(sessions: list[async
         "ELSE nextval('clarion.outbox_id') END"
     )
     await other.execute(CHANGE)
+
+
+async def test_only_the_session_with_the_lock_beats(sessions: list[asyncpg.Connection]) -> None:
+    """A router that wakes after another took over must not pass for it."""
+    router, other, watching = sessions
+    watch = RouterWatch(watching)
+    assert await RouterStore(router).lock()
+    await watch.beat(router.get_server_pid())
+    with pytest.raises(StoreUnavailable):
+        await watch.beat(other.get_server_pid())
+    assert await watching.fetchval("SELECT backend_pid FROM clarion.router") == router.get_server_pid()

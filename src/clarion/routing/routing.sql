@@ -330,8 +330,12 @@ UPDATE clarion.router SET batch_ids = NULL, batch_deaths = 0, evaluating = false
 UPDATE clarion.router SET ended_well = true;
 
 -- name: beat
--- The router lives. In: pid of the session that holds the lock.
-UPDATE clarion.router SET backend_pid = $1, beat_at = clock_timestamp();
+-- The router lives. In: pid of its session. Out: no row if that does not hold the lock: one that wakes after another took over must
+-- not pass for the router, or nobody would end the session of the other if that froze now.
+UPDATE clarion.router SET backend_pid = $1, beat_at = clock_timestamp()
+WHERE EXISTS (SELECT FROM pg_locks l WHERE l.pid = $1 AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 1
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted)
+RETURNING backend_pid;
 
 -- name: frozen
 -- The pid of a router's session that has not beaten for $1 seconds though it holds the lock; no row if all is well.

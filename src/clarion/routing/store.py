@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 
+from clarion.core.errors import StoreUnavailable
 from clarion.core.ids import SHARDS_COUNT
 from clarion.database.pool import store_errors
 from clarion.database.statements import array_text, load_statements
@@ -296,8 +297,10 @@ class RouterWatch:
         self._connection = connection
 
     async def beat(self, backend_pid: int) -> None:
+        """The router on this session lives. Raises StoreUnavailable if it has lost its lock."""
         with store_errors("router heartbeat"):
-            await self._connection.execute(SQL["beat"], backend_pid)
+            if await self._connection.fetchval(SQL["beat"], backend_pid) is None:
+                raise StoreUnavailable("the router's session was ended, another may have taken over")
 
     async def end_frozen(self, after_seconds: float) -> int | None:
         """The pid of the session ended because its router stopped beating; None if all is well."""
