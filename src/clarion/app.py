@@ -259,7 +259,7 @@ def import_engine() -> None:
     import clarion.delivery.run
     import clarion.registry.encryption_key
     import clarion.routing.router
-    import clarion.sender.send  # noqa: F401
+    import clarion.sender.send  # noqa: F401 - to have been imported is what it is for
 
 
 async def run_engine(

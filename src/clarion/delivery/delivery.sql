@@ -207,11 +207,15 @@ SELECT id, releases FROM mine WHERE pg_try_advisory_lock(1129071955, id::integer
 -- In: worker. Whether this session holds the worker's lock now.
 SELECT pg_try_advisory_lock(1129071955, $1::integer);
 
+-- name: is_a_lock
+-- Whether a row of pg_locks is a worker's lock, held.
+l.locktype = 'advisory' AND l.classid = 1129071955 AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
 -- name: holder
 -- In: worker. Session that holds its lock.
 SELECT l.pid FROM pg_locks l
-WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = $1::bigint::oid AND l.granted
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+WHERE {is_a_lock} AND l.objid = $1::bigint::oid;
 
 -- name: rejoin
 -- The worker goes on with this session. In: worker. Out: releases; no row if the worker was ended.
@@ -228,8 +232,7 @@ UPDATE clarion.workers SET beat_at = clock_timestamp() WHERE id = $1 AND ended_a
 w.ended_at IS NULL AND w.id <> $1 AND $3::boolean
   AND (w.beat_at < (SELECT beat_at FROM clarion.workers WHERE id = $1) - make_interval(secs => $2)
        OR NOT EXISTS (SELECT FROM pg_locks l
-                      WHERE l.locktype = 'advisory' AND l.classid = 1129071955 AND l.objid = w.id::oid AND l.granted
-                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+                      WHERE {is_a_lock} AND l.objid = w.id::oid))
 
 -- name: fence_dead
 -- Ends the rows of dead workers, which waits for their settles under way and refuses all later ones. Before their shards are

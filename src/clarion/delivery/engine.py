@@ -180,7 +180,7 @@ class Engine:
         for receiver_id, receiver in self._receivers.items():
             moved = receiver.configure(self._settings.get(receiver_id))
             self._remember(receiver, now)
-            if receiver.reorder():
+            if receiver.is_reordered():
                 self._read_anew(receiver)
             for event in list(receiver.events.values()):
                 self._cancel_if_unwanted(receiver, event)
@@ -566,7 +566,7 @@ class Engine:
     def _read_anew(self, receiver: Receiver) -> None:
         """Forget what is not under way and read it again: less of it, or in another order. After the reads under way."""
         receiver.stale = True
-        if not receiver.leaving and not receiver.is_read():
+        if not receiver.leaving and not receiver.is_being_read():
             self._memory.moved(len(receiver.events), self._receivers.values())
             receiver.forget()
             self._refill(receiver)

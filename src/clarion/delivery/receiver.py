@@ -28,7 +28,6 @@ class Receiver:
     """
 
     __slots__ = (
-        "_inactive_since",
         "blocked",
         "breaker",
         "ended_ahead",
@@ -58,7 +57,6 @@ class Receiver:
     def __init__(self, receiver_id: int, settings: ReceiverSettings | None, random: Random) -> None:
         self.receiver_id = receiver_id
         self.settings: ReceiverSettings | None = None
-        self._inactive_since: datetime | None = None
         self.unordered = _unordered(settings)
         self.breaker = Breaker(random)
         self.health = Health()
@@ -68,9 +66,7 @@ class Receiver:
         self.limit: RateLimit | None = None
         self.events: dict[int, Event] = {}
         self.lanes = Lanes()
-        self.kept: set[int] = (
-            set()
-        )  # under way as the others were forgotten: rows that are not to be taken in once more
+        self.kept: set[int] = set()  # under way as the others were forgotten: not to be taken in once more
         self.blocked: set[int] = set()
         self.ready: deque[Event] = deque()
         self.in_flight = 0
@@ -104,7 +100,6 @@ class Receiver:
             self.breaker.close_slowly()
             self.health.clear()
         self.settings = settings
-        self._inactive_since = settings.inactive_since if settings else None
         rate = settings.rate_limit_per_second if settings else None
         if rate is None:
             self.limit = None
@@ -142,7 +137,7 @@ class Receiver:
         events = (*self.events.values(), *self.ended_ahead.values())
         return any(event.state in _UNDER_WAY for event in events)
 
-    def is_read(self) -> bool:
+    def is_being_read(self) -> bool:
         """Whether rows were asked for that have not come yet."""
         return self.loading or any(rest.loading_upto is not None for rest in self.lanes.rests.values())
 
@@ -151,7 +146,7 @@ class Receiver:
         settings = self.settings
         return settings is not None and (not settings.active or self.breaker.is_open)
 
-    def reorder(self) -> bool:
+    def is_reordered(self) -> bool:
         """Whether order was switched on or off since the rows in memory were taken in."""
         return self.unordered is not _unordered(self.settings)
 
@@ -203,10 +198,11 @@ class Receiver:
 
     def expiry(self, event: Event, subscriptions: Mapping[int, int | None]) -> tuple[datetime, Reason] | None:
         """When the event ends unsent, and why: by its subscription's seconds, or because it is held; None: it does not."""
-        seconds, since = subscriptions.get(event.subscription_id), self._inactive_since
-        if (
-            seconds is None and since is None
-        ) or event.round > 0:  # a later round: somebody asked for it, however old it is
+        seconds, settings = subscriptions.get(event.subscription_id), self.settings
+        since = settings.inactive_since if settings is not None else None
+        if seconds is None and since is None:
+            return None
+        if event.round > 0:  # somebody asked for it, however old it is
             return None
         recorded_at = event.change.recorded_at
         ends = None if seconds is None else (recorded_at + timedelta(seconds=seconds), Reason.EXPIRED)

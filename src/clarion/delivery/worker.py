@@ -159,8 +159,7 @@ class Worker:
         session.owning.add_termination_listener(lambda *_: self._fail_with_lost_session())
         # Between a request's making and its writing the process may be frozen, for longer than its lease.
         self._sender.send_while(self._holds_lease)
-        self._serving = True
-        self._allow(sending=True)
+        self._serve(sending=True)
         working()
         tasks = [
             asyncio.create_task(self._beat_forever(session.ownership), name="worker heartbeat"),
@@ -176,8 +175,7 @@ class Worker:
                 if ended.done():
                     ended.result()
         finally:
-            self._serving = False
-            self._allow(sending=False)
+            self._serve(sending=False)
             stop.cancel()
             for task in tasks:
                 task.cancel()
@@ -188,8 +186,7 @@ class Worker:
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """No new requests; wait until those under way are answered and settled, or a session is lost."""
         self._ending = True
-        self._serving = False
-        self._allow(sending=False)
+        self._serve(sending=False)
         self._look.set()
         assert self._failed is not None
         while self._engine.in_flight or self._pending or self._settling or self._remembered:
@@ -242,8 +239,9 @@ class Worker:
         if due_ns != self._wakes_ns:
             self._wake_at(due_ns)
 
-    def _allow(self, *, sending: bool) -> None:
-        self._sends = sending
+    def _serve(self, *, sending: bool) -> None:
+        """Send from now on, as long as the lease holds, or nothing more."""
+        self._serving = self._sends = sending
         self._apply(SendingAllowed(allowed=sending))
 
     def _send(self, event: Event, now: Now) -> None:
@@ -401,7 +399,7 @@ class Worker:
             self._patient_until_ns = self._clock.monotonic_ns() + round(policy.patience_s * 1e9)
         self._beaten_ns = self._clock.lease_ns()
         if self._serving and not self._sends:
-            self._allow(sending=True)
+            self._serve(sending=True)
 
     async def _beat_forever(self, ownership: Ownership) -> None:
         while True:

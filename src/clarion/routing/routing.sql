@@ -11,11 +11,15 @@ o.id, o.organisation_id, o.organisation, o.resource, o.action::text AS action, o
        o.relation::text || o.old_ctid::text AS old_ctid, o.relation::text || o.new_ctid::text AS new_ctid,
        o.actor_id, o.actor_name, {correlation}, o.old, o.new, o.half_of
 
+-- name: last_drawn
+-- The last id drawn; a sequence of which nothing was drawn has a last value, too.
+(SELECT last_value - (NOT is_called)::integer FROM clarion.outbox_id)
+
 -- name: waiting
 -- One look: the clock, what decides where the next look begins, whether anybody asks for a retry, and the lowest committed
 -- rows above the floor; or above the hidden rows, if all of their owners still run in this very snapshot.
 -- In: floor, limit, last hidden id, owners. Out: first the look, without a row, then the rows, without a look: a moment in each row
--- would be a third of what it takes to read them. A sequence of which nothing was drawn has a last value, too. Index: outbox_pkey.
+-- would be a third of what it takes to read them. Index: outbox_pkey.
 WITH beginning AS (
     SELECT $3::bigint > $1::bigint AND cardinality($4::text::bigint[]) > 0 AND NOT EXISTS (
         SELECT FROM unnest($4::text::bigint[]) AS owner
@@ -23,7 +27,7 @@ WITH beginning AS (
     ) AS is_above
 )
 SELECT clock_timestamp(), pg_current_snapshot()::text, (SELECT is_above FROM beginning),
-       (SELECT last_value - (NOT is_called)::integer FROM clarion.outbox_id), EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY'),
+       {last_drawn}, EXISTS (SELECT FROM clarion.intake WHERE kind = 'RETRY'),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
 (SELECT NULL, NULL, NULL, NULL, NULL, {captured}
@@ -307,6 +311,11 @@ SELECT subscription_id, sequence FROM clarion.subscription_counters WHERE subscr
 -- Session lock of the one router of this database.
 SELECT pg_try_advisory_lock(1129071954, 1);
 
+-- name: is_the_lock
+-- Whether a row of pg_locks is that lock, held.
+l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 1
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+
 -- name: begin
 -- A router begins: until `end_well` its end counts as a bad one. A router that died while it evaluated is counted against
 -- the rows once, here; not if it was this process, which lives. In: ids and deaths of the marker this process left.
@@ -316,7 +325,7 @@ UPDATE clarion.router r
 SET ended_well = false, evaluating = false,
     batch_deaths = batch_deaths + (evaluating AND (batch_ids, batch_deaths) IS DISTINCT FROM ($1::bigint[], $2::smallint))::integer
 FROM before
-RETURNING before.ended_well, r.batch_ids, r.batch_deaths, (SELECT last_value - (NOT is_called)::integer FROM clarion.outbox_id) AS sequence_last;
+RETURNING before.ended_well, r.batch_ids, r.batch_deaths, {last_drawn} AS sequence_last;
 
 -- name: mark
 -- These rows are about to be evaluated. In: ids, deaths that stand against them.
@@ -333,15 +342,13 @@ UPDATE clarion.router SET ended_well = true;
 -- The router lives. In: pid of its session. Out: no row if that does not hold the lock: one that wakes after another took over must
 -- not pass for the router, or nobody would end the session of the other if that froze now.
 UPDATE clarion.router SET backend_pid = $1, beat_at = clock_timestamp()
-WHERE EXISTS (SELECT FROM pg_locks l WHERE l.pid = $1 AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 1
-              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted)
+WHERE EXISTS (SELECT FROM pg_locks l WHERE l.pid = $1 AND {is_the_lock})
 RETURNING backend_pid;
 
 -- name: frozen
 -- The pid of a router's session that has not beaten for $1 seconds though it holds the lock; no row if all is well.
 SELECT r.backend_pid FROM clarion.router r
-JOIN pg_locks l ON l.pid = r.backend_pid AND l.locktype = 'advisory' AND l.classid = 1129071954 AND l.objid = 1
-     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+JOIN pg_locks l ON l.pid = r.backend_pid AND {is_the_lock}
 WHERE r.beat_at < clock_timestamp() - make_interval(secs => $1);
 
 -- name: end_session
