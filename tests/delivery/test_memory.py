@@ -87,9 +87,10 @@ def test_those_with_most_blocked_objects_take_in_no_more_when_all_together_have_
     memory = Memory(500, 50_000)
     dice = Dice(1)
     few, *many = (Receiver(n, ReceiverSettings(n), dice) for n in range(4))
+    event = crowd().table[0]
     for receiver, count in ((few, 600), *((one, 17_000) for one in many)):
         receiver.blocked = set(range(count))
-        receiver.events = dict.fromkeys(range(count))  # type: ignore[assignment] # only counted here
+        receiver.events = dict.fromkeys(range(count), event)
     assert all(memory.room_of(receiver) == 500 for receiver in (few, *many))
     memory.weigh((few, *many))
     assert memory.room_of(few) == 500

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -74,74 +74,74 @@ def _end_every_session(deployment: Deployment, data_dir: Path) -> None:
     deployment.rows(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
 
 
-def test_whatever_happens_to_the_embedded_server_nothing_is_lost(
-    clarion_process: Callable[..., ClarionProcess], tmp_path: Path
-) -> None:
-    data_dir = tmp_path / ".clarion"
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / ".clarion"
+
+
+@pytest.fixture
+def embedded(data_dir: Path, clarion_process: Callable[..., ClarionProcess], tmp_path: Path) -> Iterator[Deployment]:
+    """On an embedded server of its own, with a table of ITEMS rows attached."""
     with EmbeddedServer(data_dir) as database:
         prepare_database(database)
         with Deployment(database, tmp_path, clarion_process) as deployment:
             deployment.attach()
-            for _ in range(2):
-                deployment.subscribe(deployment.register())
             deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
-            serve = deployment.serve(CLARION_DATABASE_URL="")
-            application = Application(database)
-            application.start()
-            for strike in (_end_every_session, _kill_the_server, _kill_a_backend, _kill_the_server, _end_every_session):
-                deployment.receiver.wait_for(deployment.receiver.count() + 50)
-                struck_at = time.time()
-                strike(deployment, data_dir)
-                deployment.reconnect()
-                back_at = _first_delivery_of_a_change_after(deployment, struck_at)
-                print(f"{strike.__name__}: delivering again after {back_at - struck_at:.2f} s")
-            application.stop()
-            deployment.reconnect()
-            deployment.wait_until_settled()
-            serve.stop()
-            assert "Traceback" not in serve.output(), serve.output()
-            versions = dict(deployment.rows("SELECT id, version FROM items"))
-            for item, version in versions.items():
-                lowest = application.confirmed[item]
-                assert lowest <= version <= lowest + application.unanswered[item]
-            received = deployment.check(committed_versions=versions, duplicates_max=0)
-            print(f"{len(received)} requests, none twice")
+            yield deployment
+
+
+def test_whatever_happens_to_the_embedded_server_nothing_is_lost(embedded: Deployment, data_dir: Path) -> None:
+    for _ in range(2):
+        embedded.subscribe(embedded.register())
+    serve = embedded.serve(CLARION_DATABASE_URL="")
+    application = Application(embedded.database)
+    application.start()
+    for strike in (_end_every_session, _kill_the_server, _kill_a_backend, _kill_the_server, _end_every_session):
+        embedded.receiver.wait_for(embedded.receiver.count() + 50)
+        struck_at = time.time()
+        strike(embedded, data_dir)
+        embedded.reconnect()
+        back_at = _first_delivery_of_a_change_after(embedded, struck_at)
+        print(f"{strike.__name__}: delivering again after {back_at - struck_at:.2f} s")
+    application.stop()
+    embedded.reconnect()
+    embedded.wait_until_settled()
+    serve.stop()
+    assert "Traceback" not in serve.output(), serve.output()
+    versions = dict(embedded.rows("SELECT id, version FROM items"))
+    for item, version in versions.items():
+        lowest = application.confirmed[item]
+        assert lowest <= version <= lowest + application.unanswered[item]
+    received = embedded.check(committed_versions=versions, duplicates_max=0)
+    print(f"{len(received)} requests, none twice")
 
 
 def test_a_server_that_stands_still_for_longer_than_leases_last_makes_no_duplicate(
-    clarion_process: Callable[..., ClarionProcess], tmp_path: Path
+    embedded: Deployment, data_dir: Path
 ) -> None:
     """What was answered meanwhile is settled when it goes on, and no worker takes another for dead."""
-    data_dir = tmp_path / ".clarion"
-    with EmbeddedServer(data_dir) as database:
-        prepare_database(database)
-        with Deployment(database, tmp_path, clarion_process) as deployment:
-            deployment.attach()
-            deployment.register_several(8, rate_limit_per_second=40)
-            deployment.connection.execute("INSERT INTO items SELECT FROM generate_series(1, %s)", (ITEMS,))
-            serve = deployment.serve("--workers", "2", CLARION_DATABASE_URL="")
-            deployment.wait_for_row("SELECT FROM clarion.shards GROUP BY worker_id HAVING count(*) = 32")
-            application = Application(database)
-            application.start()
-            time.sleep(2)
-            application.stop()
-            postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
-            server = [postmaster, *children_of(postmaster)]
-            for pid in server:
-                os.kill(pid, signal.SIGSTOP)
-            time.sleep(FROZEN_S)
-            heard_until = deployment.receiver.received()[-1].at
-            for pid in server:
-                os.kill(pid, signal.SIGCONT)
-            frozen_at = time.time() - FROZEN_S
-            assert heard_until < frozen_at + LeasePolicy().lease_s + 2, "a request left long after the lease's end"
-            deployment.wait_until_settled(60)
-            serve.stop()
-            assert "Traceback" not in serve.output(), serve.output()
-            assert deployment.rows("SELECT count(*) FROM clarion.workers") == [(2,)], serve.output()
-            deployment.check(
-                committed_versions=dict(deployment.rows("SELECT id, version FROM items")), duplicates_max=0
-            )
+    embedded.register_several(8, rate_limit_per_second=40)
+    serve = embedded.serve("--workers", "2", CLARION_DATABASE_URL="")
+    embedded.wait_for_row("SELECT FROM clarion.shards GROUP BY worker_id HAVING count(*) = 32")
+    application = Application(embedded.database)
+    application.start()
+    time.sleep(2)
+    application.stop()
+    postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    server = [postmaster, *children_of(postmaster)]
+    for pid in server:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(FROZEN_S)
+    heard_until = embedded.receiver.received()[-1].at
+    for pid in server:
+        os.kill(pid, signal.SIGCONT)
+    frozen_at = time.time() - FROZEN_S
+    assert heard_until < frozen_at + LeasePolicy().lease_s + 2, "a request left long after the lease's end"
+    embedded.wait_until_settled(60)
+    serve.stop()
+    assert "Traceback" not in serve.output(), serve.output()
+    assert embedded.rows("SELECT count(*) FROM clarion.workers") == [(2,)], serve.output()
+    embedded.check(committed_versions=dict(embedded.rows("SELECT id, version FROM items")), duplicates_max=0)
 
 
 def _first_delivery_of_a_change_after(deployment: Deployment, moment: float) -> float:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,10 @@ def _named(serve: ClarionProcess, name: str) -> list[int]:
     return found
 
 
+def _is_the_engine(serve: ClarionProcess, pid: int) -> bool:
+    return _named(serve, "delivery+router") == [pid]
+
+
 def _wait_until(holds: Callable[[], bool], serve: ClarionProcess) -> None:
     deadline = time.monotonic() + 30
     while not holds():
@@ -73,7 +78,7 @@ def test_a_part_that_is_killed_is_replaced_by_the_spare_again_and_again(deployme
         (spare,) = _named(serve, "spare")
         (victim,) = _named(serve, "delivery+router")
         os.kill(victim, signal.SIGKILL)
-        _wait_until(lambda: _named(serve, "delivery+router") == [spare], serve)  # noqa: B023 - it ends with the turn
+        _wait_until(partial(_is_the_engine, serve, spare), serve)
         deployment.connection.execute("INSERT INTO items DEFAULT VALUES")
         deployment.receiver.wait_for(item, timeout_s=30)
     deployment.wait_until_settled()

@@ -38,6 +38,13 @@ SOON_AGAIN = [0] + [1] * 19
 DRIBBLERS = 500
 
 
+def _span(seconds: float) -> tuple[float, float]:
+    """Let things go on as they are for so long; from when to when, in Unix seconds."""
+    begun = time.time()
+    time.sleep(seconds)
+    return begun, time.time()
+
+
 def hanging(brief: bool) -> list[Figure]:
     """5 % of 100 receivers hang until the deadline; the others' latency against the one before."""
     seconds = 10 if brief else 45
@@ -52,9 +59,7 @@ def hanging(brief: bool) -> list[Figure]:
         with Writer(deployment, items, 4):
             wait_for_flow(deployment)
             time.sleep(2)
-            begun = time.time()
-            time.sleep(seconds)
-            turned = time.time()
+            begun, turned = _span(seconds)
             _activate(deployment, hung)
             time.sleep(seconds)
             ended = time.time()
@@ -92,9 +97,7 @@ def dribbling(brief: bool) -> list[Figure]:
         with Writer(deployment, items, 15):
             wait_for_flow(deployment)
             time.sleep(2)
-            begun = time.time()
-            time.sleep(seconds)
-            turned = time.time()
+            begun, turned = _span(seconds)
             for first in range(0, DRIBBLERS, 25):
                 _activate(deployment, dribblers[first : first + 25])
                 time.sleep(0.25)
@@ -132,9 +135,7 @@ def bulk(brief: bool) -> list[Figure]:
         with Writer(deployment, items, 50):
             wait_for_flow(deployment, beside)
             time.sleep(2)
-            begun = time.time()
-            time.sleep(10)
-            turned = time.time()
+            begun, turned = _span(10)
             add_items(deployment, rows, "bulky")
             deployment.wait_for_row(
                 """SELECT WHERE (SELECT count(*) FROM clarion.ledger l JOIN clarion.organisations o ON o.id = l.organisation_id
@@ -170,9 +171,7 @@ def tenants(brief: bool) -> list[Figure]:
         with Writer(deployment, items, 98):
             wait_for_flow(deployment)
             time.sleep(2)
-            begun = time.time()
-            time.sleep(seconds)
-            turned = time.time()
+            begun, turned = _span(seconds)
             with Writer(deployment, noisy_items, 200):
                 time.sleep(seconds)
                 ended = time.time()
@@ -194,9 +193,7 @@ def returning(brief: bool) -> list[Figure]:
         deployment.wait_for_row("SELECT WHERE NOT EXISTS (SELECT FROM clarion.outbox)", timeout_s=120)
         with Writer(deployment, items, 50):
             wait_for_flow(deployment)
-            begun = time.time()
-            time.sleep(10)
-            turned = time.time()
+            begun, turned = _span(10)
             _activate(deployment, [returned])
             deployment.wait_for_row(
                 "SELECT WHERE NOT EXISTS (SELECT FROM clarion.queue WHERE receiver_id = %s)", returned, timeout_s=300

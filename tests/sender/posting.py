@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 from clarion.core.system import SystemClock
 from clarion.sender.outcome import Attempt
+from clarion.sender.policy import Policy
+from clarion.sender.route import Route
 from clarion.sender.send import Endpoint, Sender
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -63,3 +67,19 @@ class Post:
         )
         assert not future.done()
         return future
+
+
+@asynccontextmanager
+async def sending(receivers: Receivers, route: Route = Route(), connections_per_host: int = 64) -> AsyncIterator[Post]:
+    """A sender to these receivers, by this route."""
+    sender = Sender(
+        SystemClock(),
+        policy=Policy(LOOPBACK),
+        ca_file=receivers.ca_file,
+        route=route,
+        connections_per_host=connections_per_host,
+    )
+    try:
+        yield Post(sender)
+    finally:
+        await sender.close()

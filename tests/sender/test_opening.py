@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-from clarion.core.system import SystemClock
 from clarion.sender.opening import Opening, fault_of_ours
 from clarion.sender.outcome import Attempt, Outcome
-from clarion.sender.policy import Policy
 from clarion.sender.route import Proxy, Route
-from clarion.sender.send import Sender
-from sender.posting import LOOPBACK, Post, Receivers
+from sender.posting import Receivers, sending
 
 
 class Resolver:
@@ -40,21 +37,6 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     monkeypatch.setattr(socket, "getaddrinfo", silent)
     yield silent
     silent.may_answer.set()
-
-
-@asynccontextmanager
-async def sending(receivers: Receivers, route: Route = Route(), connections_per_host: int = 64) -> AsyncIterator[Post]:
-    sender = Sender(
-        SystemClock(),
-        policy=Policy(LOOPBACK),
-        ca_file=receivers.ca_file,
-        route=route,
-        connections_per_host=connections_per_host,
-    )
-    try:
-        yield Post(sender)
-    finally:
-        await sender.close()
 
 
 @asynccontextmanager

@@ -20,22 +20,7 @@ from clarion.sender.outcome import Attempt, Outcome
 from clarion.sender.policy import Policy
 from clarion.sender.route import Proxy, Route, parse_proxy
 from clarion.sender.send import Sender
-from sender.posting import LOOPBACK, Post, Receivers
-
-
-@asynccontextmanager
-async def sending(receivers: Receivers, route: Route = Route(), connections_per_host: int = 64) -> AsyncIterator[Post]:
-    sender = Sender(
-        SystemClock(),
-        policy=Policy(LOOPBACK),
-        ca_file=receivers.ca_file,
-        route=route,
-        connections_per_host=connections_per_host,
-    )
-    try:
-        yield Post(sender)
-    finally:
-        await sender.close()
+from sender.posting import Post, Receivers, sending
 
 
 class ConnectProxy:
